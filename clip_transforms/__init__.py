@@ -1,0 +1,1 @@
+"""Labels images with CLIP and no training data: the library under beamclip's jobs."""

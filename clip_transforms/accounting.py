@@ -1,0 +1,174 @@
+"""The accounts of a run: recomputed from its commits, written to run.json, and held against the contract."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clip_transforms.commits import EMBEDDINGS, FAILURES
+from clip_transforms.config import RunConfig
+from clip_transforms.duplicates import find_duplicates
+from clip_transforms.elements import ContractError, Reason
+from clip_transforms.labelsets import label_set_tags
+from clip_transforms.live import count, live_parts
+from clip_transforms.plan import Extension, iter_units, read_extensions
+from clip_transforms.storage import Store
+from clip_transforms.sweep import sweep
+
+_PACKAGES = ("beamclip", "apache-beam", "torch", "open_clip_torch", "pillow", "pyarrow", "numpy", "fsspec")
+_STAGES = ("fetch", "decode", "encode")
+
+
+def finish_run(config: RunConfig, counted: Mapping[str, float]) -> dict[str, Any]:
+    """The last step of a job: sweep, find repeated ids, recount, write run.json; returns its content.
+
+    counted: the unit reports of this job, added up. Runs on one worker, once all units are done; run again
+    it writes the same.
+    """
+    store = config.store()
+    tags = [f"labels-{tag}" for tag in config.label_sets]
+    sweep(store, planned_units(config.embeddings_store()), tasks=tags if config.embeddings_run else ["embed"])
+    duplicates = None
+    if not config.embeddings_run:
+        parts = live_parts(store)
+        duplicates = find_duplicates(store, [*parts.get(EMBEDDINGS, ()), *parts.get(FAILURES, ())])
+    summary = {
+        **summarise(store),
+        "duplicate_ids": duplicates,
+        **_job_facts(config, counted),
+    }
+    store.write("run.json", json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False).encode())
+    return summary
+
+
+def summarise(store: Store) -> dict[str, Any]:
+    """What `beamclip status` tells: recomputed from the plan and the commits of a run, nothing remembered."""
+    extensions = read_extensions(store)
+    config = extensions[0].config if extensions else {}
+    other = config.get("from_run")
+    plans = read_extensions(Store(str(other), store.storage_options)) if other else extensions
+    counts = count(store)
+    tags = label_set_tags(store)
+    planned = sum(extension.units for extension in plans)
+    labelled = {tag: counts.labels.get(tag, 0) for tag in tags}
+    return {
+        "output": store.root,
+        "from_run": other,
+        "inputs": counts.inputs,
+        "embedded": counts.embedded,
+        "failed": counts.failed,
+        "failures_by_reason": dict(counts.failures_by_reason),
+        "planned_images": _planned_images(extensions),
+        "units": {"planned": planned, "committed": _committed(counts.units, tags, bool(other))},
+        "labels": labelled,
+        "encoder": config.get("encoder_name"),
+        "fingerprint": config.get("fingerprint"),
+        "fingerprints": dict(counts.fingerprints),
+        "config": dict(config),
+    }
+
+
+def planned_units(store: Store) -> Iterator[str]:
+    """The names of all units of a run's plan."""
+    for extension in read_extensions(store):
+        for file in extension.files:
+            yield from (unit.name for unit in iter_units(store, extension, file))
+
+
+def contract_problems(summary: Mapping[str, Any], *, max_failure_rate: float) -> list[str]:
+    """Why the run does not meet its contract; empty where it does.
+
+    >>> good = {"units": {"planned": 2, "committed": 2}, "inputs": 3, "embedded": 3, "failed": 0, "labels": {}}
+    >>> good |= {"planned_images": 3, "failures_by_reason": {}, "fingerprints": {"f": 3}, "from_run": None}
+    >>> contract_problems(good, max_failure_rate=0.05)
+    []
+    >>> contract_problems({**good, "inputs": 2, "embedded": 2}, max_failure_rate=0.05)
+    ['3 images were planned, 2 have a row']
+    """
+    problems = []
+    units = summary["units"]
+    if units["committed"] != units["planned"]:
+        problems.append(f"{units['planned'] - units['committed']} of {units['planned']} units are not committed")
+    planned = summary["planned_images"]
+    if planned is not None and planned != summary["inputs"] and not problems:
+        problems.append(f"{planned} images were planned, {summary['inputs']} have a row")
+    if len(summary["fingerprints"]) > 1:
+        problems.append(f"embeddings of different fingerprints: {', '.join(sorted(summary['fingerprints']))}")
+    if not summary["from_run"]:
+        for tag, rows in summary["labels"].items():
+            if rows != summary["embedded"] and units["committed"] == units["planned"]:
+                problems.append(f"{summary['embedded']} images are embedded, {rows} have labels of {tag}")
+    cut = summary["failures_by_reason"].get(Reason.TRUNCATED_SHARD.value, 0)
+    if cut:
+        problems.append(f"{cut} shards are truncated: what could be read of them was kept")
+    rate = summary["failed"] / summary["inputs"] if summary["inputs"] else 0.0
+    if rate > max_failure_rate:
+        problems.append(
+            f"{summary['failed']} of {summary['inputs']} inputs failed, {rate:.1%}; --max-failure-rate is "
+            f"{max_failure_rate:g}"
+        )
+    return problems
+
+
+def check_contract(summary: Mapping[str, Any], *, max_failure_rate: float) -> None:
+    """Raise ContractError naming all that is not as promised."""
+    problems = contract_problems(summary, max_failure_rate=max_failure_rate)
+    if problems:
+        raise ContractError("; ".join(problems))
+
+
+def _planned_images(extensions: list[Extension]) -> int | None:
+    rows = [extension.rows for extension in extensions]
+    return None if None in rows else sum(row for row in rows if row is not None)
+
+
+def _committed(units: Mapping[str, int], tags: list[str], labels_only: bool) -> int:
+    if not labels_only:
+        return units.get("embed", 0)
+    return min((units.get(f"labels-{tag}", 0) for tag in tags), default=0)
+
+
+def _job_facts(config: RunConfig, counted: Mapping[str, float]) -> dict[str, Any]:
+    ended = datetime.datetime.now(datetime.timezone.utc)
+    seconds = max(1e-9, (ended - datetime.datetime.fromisoformat(config.started_at)).total_seconds())
+    done = counted.get("embedded", 0) + counted.get("failed", 0)
+    stages = {}
+    for stage in _STAGES:
+        busy = counted.get(f"{stage}_ms", 0.0) / 1e3
+        stages[stage] = round(counted.get(f"{stage}_images", 0) / busy, 2) if busy else None
+    return {
+        "run_id": config.run_id,
+        "started_at": config.started_at,
+        "ended_at": ended.isoformat(),
+        "images_per_second": round(done / seconds, 2),
+        "images_per_second_of_stage": stages,  # one thread of it
+        "units_before": int(counted.get("embed_units_before", 0)),
+        "versions": versions(),
+        "peak_memory_bytes": peak_memory(),  # of the process that ran this last step
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results can depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory() -> int | None:
+    """Peak resident memory of this process in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

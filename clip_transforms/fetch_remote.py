@@ -1,0 +1,231 @@
+"""One attempt to read a remote object: the process's filesystem clients, HTTP by streaming, and deadlines.
+
+Retries hidden in the clients. s3fs multiplies its own five by botocore's five: both are turned off here, so
+that an attempt is one request. gcsfs retries 429 and 5xx up to six times with waits of 1, 2, 4, ... seconds
+and offers no switch; they happen inside an attempt and end with its timeout. aiohttp repeats a request once
+where a kept-alive connection turns out to be closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import queue
+import re
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from clip_transforms.elements import Reason, RequestError
+from clip_transforms.fetch_errors import FetchProblem, status_problem
+
+#: Options that mean something to HTTP; a run's other storage options are its object store's.
+HTTP_OPTIONS = frozenset(
+    {
+        "auth",
+        "client_kwargs",
+        "cookies",
+        "headers",
+        "max_redirects",
+        "proxy",
+        "proxy_auth",
+        "proxy_headers",
+        "ssl",
+    }
+)
+_GRACE_S = 2.0  # for a cancelled request to clean up before it is given up
+_BLOCKING_CALLS = threading.BoundedSemaphore(64)  # bounds the threads that a hanging store can hold
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CHARACTERS_OF_A_URL = re.compile(r"[!#-;=?-Z_a-z~\[\]]+")
+
+_clients: dict[tuple[object, ...], Any] = {}
+_idle: dict[tuple[object, ...], queue.LifoQueue[Any]] = {}
+_lock = threading.RLock()
+
+
+def read_remote(
+    scheme: str, url: str, *, max_bytes: int, timeout_s: float, storage_options: Mapping[str, object]
+) -> bytes:
+    """At most max_bytes + 1 bytes of the object, in one ranged request; ends within timeout_s (and 2 s).
+
+    Raises FetchProblem, RequestError (a package is missing, an option is unknown), or what the client raises.
+    """
+    http = scheme in ("http", "https")
+    if http:
+        storage_options = {k: v for k, v in storage_options.items() if k in HTTP_OPTIONS}
+    family = _class_of(scheme)
+    if scheme == "memory":
+        return bytes(client(scheme, storage_options).cat_file(url, start=0, end=max_bytes + 1))
+    if not family.async_impl:
+        return _read_blocking(scheme, url, max_bytes, timeout_s, storage_options)
+    store = client(scheme, storage_options)
+    reading = _read_http(store, url, max_bytes) if http else store._cat_file(url, start=0, end=max_bytes + 1)
+    try:
+        return _wait(store.loop, reading, timeout_s)
+    except TypeError as error:
+        if "unexpected keyword argument" in str(
+            error
+        ):  # s3fs and HTTP look at options with the first request
+            raise _unfit(scheme, storage_options, error) from error
+        raise
+
+
+def client(scheme: str, storage_options: Mapping[str, object]) -> Any:
+    """The process's filesystem client for a scheme and options: one for all threads."""
+    key = _key(scheme, storage_options)
+    with _lock:
+        if key not in _clients:
+            _clients[key] = _connect(scheme, storage_options)
+        return _clients[key]
+
+
+def _key(scheme: str, options: Mapping[str, object]) -> tuple[object, ...]:
+    # The process id, because a client's event loop does not survive a fork.
+    return os.getpid(), scheme, repr(sorted(options.items()))
+
+
+def _class_of(scheme: str) -> Any:
+    import fsspec  # 60 ms, which `beamclip --help` need not wait for
+
+    if scheme in ("gs", "gcs"):
+        # Else gcsfs asks a gRPC service for each bucket's type; read when gcsfs is imported.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    try:
+        return fsspec.get_filesystem_class(scheme)
+    except ValueError:
+        raise FetchProblem(Reason.BAD_NAME, f"no store is known for the scheme {scheme!r}") from None
+    except ImportError as error:
+        raise RequestError(
+            f"reading {scheme}:// urls needs a package that is not installed ({error}); "
+            f"install it on every machine that runs workers"
+        ) from error
+
+
+def _connect(scheme: str, storage_options: Mapping[str, object]) -> Any:
+    options = dict(storage_options)
+    if scheme in ("s3", "s3a"):
+        config = options.get("config_kwargs") or {}
+        config = dict(config) if isinstance(config, Mapping) else {}
+        config.setdefault("retries", {"mode": "standard", "total_max_attempts": 1})
+        options["config_kwargs"] = config
+    try:
+        # skip_instance_cache: the cache here is the one that says who shares a client.
+        store = _class_of(scheme)(**options, skip_instance_cache=True)
+    except TypeError as error:
+        raise _unfit(scheme, storage_options, error) from error
+    if scheme in ("s3", "s3a"):
+        store.retries = 1
+    return store
+
+
+def _unfit(scheme: str, storage_options: Mapping[str, object], error: TypeError) -> RequestError:
+    return RequestError(
+        f"the storage options {', '.join(sorted(storage_options)) or '(none)'} do not fit {scheme}:// "
+        f"({error}); see the fsspec documentation of that store"
+    )
+
+
+def _wait(loop: asyncio.AbstractEventLoop, reading: Coroutine[Any, Any, bytes], timeout_s: float) -> bytes:
+    future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(reading, timeout_s), loop)
+    try:
+        return bytes(future.result(timeout_s + _GRACE_S))
+    except concurrent.futures.TimeoutError:
+        future.cancel()  # where the client swallowed wait_for's cancellation, or the loop itself hangs
+        raise
+
+
+def _read_blocking(
+    scheme: str, url: str, max_bytes: int, timeout_s: float, options: Mapping[str, object]
+) -> bytes:
+    """A store without an asyncio client (sftp, ftp, hdfs, ...): a thread of its own, left behind if it hangs.
+
+    Such clients are rarely safe for threads: each is used by one call at a time and kept for the next.
+    """
+    with _lock:
+        idle = _idle.setdefault(_key(scheme, options), queue.LifoQueue())
+
+    def read() -> bytes:
+        try:
+            store = idle.get_nowait()
+        except queue.Empty:
+            store = _connect(scheme, options)
+        data = bytes(store.cat_file(url, start=0, end=max_bytes + 1))
+        idle.put(store)
+        return data
+
+    return _in_thread(read, timeout_s)
+
+
+def _in_thread(read: Callable[[], bytes], timeout_s: float) -> bytes:
+    if not _BLOCKING_CALLS.acquire(timeout=timeout_s):
+        raise TimeoutError
+    result: concurrent.futures.Future[bytes] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            result.set_result(read())
+        except BaseException as error:  # noqa: BLE001  handed to the thread that waits
+            result.set_exception(error)
+        finally:
+            _BLOCKING_CALLS.release()
+
+    threading.Thread(target=run, name="beamclip-fetch", daemon=True).start()
+    return result.result(timeout_s)
+
+
+async def _read_http(store: Any, url: str, max_bytes: int) -> bytes:
+    data = await _request_http(store, url, max_bytes, ranged=True)
+    if data is None:
+        data = await _request_http(store, url, max_bytes, ranged=False)
+    return data or b""
+
+
+async def _request_http(store: Any, url: str, max_bytes: int, *, ranged: bool) -> bytes | None:
+    """The body, up to max_bytes + 1 bytes; None where the answer to a ranged request is of no use."""
+    import aiohttp
+
+    session = await store.set_session()
+    options = dict(store.kwargs)
+    headers = {"User-Agent": "beamclip", **options.pop("headers", {}), "Accept-Encoding": "identity"}
+    if ranged:
+        headers["Range"] = f"bytes=0-{max_bytes}"
+    timeout = aiohttp.ClientTimeout(total=None)  # the attempt has one deadline, outside
+    async with session.get(_as_given(url), headers=headers, timeout=timeout, **options) as response:
+        span = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        total = int(span[3]) if span and span[3] != "*" else None
+        if ranged and response.status == 416:
+            if response.headers.get("Content-Range", "").strip() == "bytes */0":
+                raise status_problem(416)
+            return None
+        if response.status >= 300:
+            raise status_problem(response.status, retry_after=_seconds(response.headers.get("Retry-After")))
+        if ranged and response.status == 206 and (span is None or int(span[1]) != 0):
+            return None
+        if max(total or 0, response.content_length or 0) > max_bytes + (response.status == 206):
+            response.close()
+            raise FetchProblem(Reason.TOO_MANY_BYTES, f"more than {max_bytes} bytes")
+        data = await _body(response, max_bytes)
+        cut_short = total is not None and len(data) < total and "Content-Encoding" not in response.headers
+        return None if ranged and response.status == 206 and cut_short else data
+
+
+async def _body(response: Any, max_bytes: int) -> bytes:
+    parts = bytearray()
+    while chunk := await response.content.readany():
+        parts += chunk
+        if len(parts) > max_bytes:  # the server ignores the range and does not tell the length
+            response.close()
+            break
+    return bytes(parts)
+
+
+def _as_given(url: str) -> Any:
+    """The url without requoting where it is one already, for a signature covers its exact spelling."""
+    import yarl
+
+    return yarl.URL(url, encoded=_CHARACTERS_OF_A_URL.fullmatch(url) is not None)
+
+
+def _seconds(value: str | None) -> float | None:
+    return float(value) if value and value.strip().isdigit() else None

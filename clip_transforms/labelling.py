@@ -1,0 +1,101 @@
+"""Labels from stored embeddings: a label set's text features, and the label parts of embedding parts."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clip_transforms.config import RunConfig
+from clip_transforms.engine import Engine
+from clip_transforms.fingerprint import labels_fingerprint
+from clip_transforms.label_rows import labels_table
+from clip_transforms.labelsets import LabelSet, read_label_set
+from clip_transforms.rows import footer
+from clip_transforms.scoring import score
+from clip_transforms.sink import Part, PartWriter
+from clip_transforms.text_features import TextFeatures, dump_text_features, load_text_features, text_features
+from schemas.labels import LABELS
+
+_BATCH_ROWS = 8192
+
+
+class Labeller:
+    """Labels embedding parts of one job. Safe for several threads; texts are encoded once a run.
+
+    engine: called only where text features are missing, so that labelling stored embeddings loads no model
+    on workers that find them in `text/`.
+    """
+
+    def __init__(self, config: RunConfig, *, engine: Callable[[], Engine]) -> None:
+        self._config = config
+        self._engine = engine
+        self._store = config.store()
+        self._embeddings = config.embeddings_store()
+        self._features: dict[str, tuple[LabelSet, TextFeatures]] = {}
+        self._lock = threading.Lock()
+
+    def features(self, tag: str) -> tuple[LabelSet, TextFeatures]:
+        """A label set and its text features, encoded by the first who asks and kept in `text/`."""
+        with self._lock:
+            if tag not in self._features:
+                self._features[tag] = self._load(tag)
+            return self._features[tag]
+
+    def fingerprint(self, tag: str) -> str:
+        """Of the label rows of this set."""
+        label_set, _ = self.features(tag)
+        return labels_fingerprint(
+            self._config.fingerprint,
+            prompt_set=label_set.prompt_set.hash,
+            calibration=label_set.calibration,
+            probe=label_set.probe,
+        )
+
+    def label(self, tag: str, sources: Iterable[Part], *, stem: str) -> tuple[Part, ...]:
+        """Score the stored embeddings of some parts; the label parts written."""
+        writer = PartWriter(
+            self._store, folder=f"labels/{tag}", schema=LABELS, stem=stem, metadata=footer(self._config)
+        )
+        for part in sources:
+            with self._embeddings.open(part.name) as handle:
+                columns = ["image_id", "uri", "embedding"]
+                for batch in pq.ParquetFile(handle).iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+                    writer.write(self._score(batch, tag))
+        return writer.close()
+
+    def _load(self, tag: str) -> tuple[LabelSet, TextFeatures]:
+        label_set = read_label_set(self._store, tag)
+        name = f"text/{tag}.arrow"
+        if not self._store.exists(name):
+            made = text_features(label_set.prompt_set, self._engine().encoder)
+            self._store.create(name, dump_text_features(made))
+        return label_set, load_text_features(self._store.read(name))
+
+    def _score(self, batch: pa.RecordBatch, tag: str) -> pa.Table:
+        label_set, features = self.features(tag)
+        config = self._config
+        vectors = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
+        scored = score(
+            np.asarray(vectors, np.float32).reshape(batch.num_rows, -1),
+            features,
+            label_set.prompt_set,
+            family=config.family,
+            logit_scale=config.logit_scale,
+            logit_bias=config.logit_bias,
+            top_k=label_set.top_k,
+        )
+        return labels_table(
+            scored,
+            image_id=batch.column("image_id"),
+            uri=batch.column("uri"),
+            prompt_set=tag,
+            fingerprint=self.fingerprint(tag),
+            encoder=config.encoder_name,
+            run_id=config.run_id,
+            created_at=datetime.datetime.now(datetime.timezone.utc),
+        )

@@ -1,0 +1,163 @@
+"""The Beam wiring of a run: plan files to unit descriptors to reports; the thinking is in plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from clip_transforms.accounting import finish_run
+from clip_transforms.config import RunConfig, UnitReport
+from clip_transforms.elements import WorkUnit
+from clip_transforms.engine import Spread
+from clip_transforms.plan import iter_units, read_extensions
+from clip_transforms.units import PendingUnit, Worker, worker_for
+
+UNITS_IN_FLIGHT = 2  # so that the overlap does not drain at a unit's end
+
+
+@dataclass(eq=False)
+class RunUnits(beam.PTransform[Any, Any]):
+    """Every unit of a planned run, embedded and labelled; emits its UnitReports, then the run's totals.
+
+    Input: the pipeline's root. Output: PCollection[dict], one element: the content of `run.json`.
+    """
+
+    config: RunConfig
+    extensions: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Beam's own attributes."""
+        super().__init__()
+
+    def expand(self, root: Any) -> Any:
+        """Wire plan -> units -> reports -> totals."""
+        ready = self._text_features(root)
+        reports = (
+            root
+            | "Extensions" >> beam.Create(list(self.extensions), reshuffle=False)
+            | "PlanFiles" >> beam.FlatMap(plan_files, self.config)
+            | "ShufflePlanFiles" >> beam.Reshuffle()
+            | "ReadUnits" >> beam.FlatMap(units_of, self.config)
+            | "ShuffleUnits" >> beam.Reshuffle()
+            | "EmbedAndLabel" >> beam.ParDo(_RunUnits(self.config), ready)
+        )
+        return reports | "Count" >> beam.CombineGlobally(CountReports()) | "FinishRun" >> beam.Map(
+            lambda counted, config: finish_run(config, counted), self.config
+        )
+
+    def _text_features(self, root: Any) -> Any:
+        done = (
+            root
+            | "LabelSets" >> beam.Create(list(self.config.label_sets), reshuffle=False)
+            | "ShuffleLabelSets" >> beam.Reshuffle()
+            | "EncodeTexts" >> beam.Map(encode_label_set, self.config)
+        )
+        return beam.pvalue.AsList(done)
+
+
+def plan_files(extension: str, config: RunConfig) -> Iterator[tuple[str, str]]:
+    """(extension, plan file) pairs of one extension."""
+    for found in read_extensions(config.embeddings_store()):
+        if found.name == extension:
+            yield from ((extension, file) for file in found.files)
+
+
+def units_of(plan_file: tuple[str, str], config: RunConfig) -> Iterator[WorkUnit]:
+    """The unit descriptors of one plan file, with how often each must have been redone."""
+    store = config.embeddings_store()
+    extensions = {extension.name: extension for extension in read_extensions(store)}
+    redo = {unit: times for extension in extensions.values() for unit, times in extension.redo.items()}
+    for unit in iter_units(store, extensions[plan_file[0]], plan_file[1]):
+        yield replace(unit, redo=redo.get(unit.name, 0))
+
+
+def encode_label_set(tag: str, config: RunConfig) -> str:
+    """Make sure that the text features of one label set are in `text/`; returns its tag."""
+    worker_for(config).text_features(tag)
+    return tag
+
+
+class _RunUnits(beam.DoFn):
+    """Submits units to the process-wide engine and keeps two in flight; waits for all at the bundle's end."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._worker: Worker | None = None
+        self._pending: list[PendingUnit] = []
+
+    def setup(self) -> None:
+        self._worker = worker_for(self._config)
+
+    def start_bundle(self) -> None:
+        self._pending = []
+
+    def process(self, unit: WorkUnit, ready: list[str]) -> Iterable[UnitReport]:  # noqa: ARG002
+        assert self._worker is not None
+        self._pending.append(self._worker.start(unit))
+        while len(self._pending) >= UNITS_IN_FLIGHT:
+            yield from self._finish_first()
+
+    def finish_bundle(self) -> Iterable[WindowedValue]:
+        while self._pending:
+            for report in self._finish_first():
+                yield WindowedValue(report, GlobalWindow().max_timestamp(), [GlobalWindow()])
+
+    def _finish_first(self) -> Iterator[UnitReport]:
+        assert self._worker is not None
+        for report in self._worker.finish(self._pending.pop(0)):
+            _count(report)
+            yield report
+
+
+def _count(report: UnitReport) -> None:
+    """Beam's counters and distributions of one report."""
+    if report.done_before:
+        Metrics.counter("beamclip", "units_done_before").inc()
+        return
+    Metrics.counter("beamclip", "embedded").inc(report.embedded)
+    Metrics.counter("beamclip", "labelled").inc(report.labelled)
+    Metrics.counter("beamclip", "failed").inc(report.failed)
+    for name, count in report.failed_by.items():
+        Metrics.counter("beamclip", f"failed_{name}").inc(count)
+    if report.stats is None:
+        return
+    for name in ("bytes", "fetch_ms", "decode_ms", "encode_ms"):
+        _spread(name, getattr(report.stats, name))
+
+
+def _spread(name: str, spread: Spread) -> None:
+    """A distribution that has the spread's count, least, greatest and (to a millisecond a row) sum."""
+    distribution = Metrics.distribution("beamclip", name)
+    ends = [spread.min, spread.max][: spread.count]
+    inner = spread.count - len(ends)
+    mean = (spread.sum - sum(ends)) / inner if inner else 0.0
+    for value in (*ends, *(mean for _ in range(inner))):
+        distribution.update(round(value))
+
+
+class CountReports(beam.CombineFn):
+    """Adds up unit reports: counts only, so an accumulator stays small."""
+
+    def create_accumulator(self) -> dict[str, float]:
+        return {}
+
+    def add_input(self, total: dict[str, float], report: UnitReport) -> dict[str, float]:
+        for name, count in report.counts().items():
+            total[name] = total.get(name, 0) + count
+        return total
+
+    def merge_accumulators(self, totals: Iterable[dict[str, float]]) -> dict[str, float]:
+        merged: dict[str, float] = {}
+        for total in totals:
+            for name, count in total.items():
+                merged[name] = merged.get(name, 0) + count
+        return merged
+
+    def extract_output(self, total: dict[str, float]) -> dict[str, float]:
+        return total

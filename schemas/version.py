@@ -1,0 +1,3 @@
+"""The version of the schemas: raised whenever a column, its type or its meaning changes."""
+
+SCHEMA_VERSION = 1

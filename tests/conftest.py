@@ -1,0 +1,58 @@
+"""Fixtures of all tests, and the guard that fails a run in which a required group did not run.
+
+| fixture   | what it is                                            |
+|-----------|-------------------------------------------------------|
+| `images`  | a folder of 12 different JPEGs                        |
+| `cache`   | (automatic) a weights cache of the test's own         |
+
+`BEAMCLIP_REQUIRE=chromium,gcs,s3` (CI sets it): tests with these markers must run; a skipped one fails.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from helpers import write_images
+
+REQUIRED = frozenset(filter(None, os.environ.get("BEAMCLIP_REQUIRE", "").split(",")))
+_ran: set[str] = set()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of 12 different JPEGs."""
+    folder = tmp_path / "images"
+    write_images(folder, 12)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A weights cache of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("BEAMCLIP_CACHE", str(folder))
+    return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """A skip of a test that CI requires is a failure."""
+    report = yield
+    groups = {mark.name for mark in item.iter_markers()} & REQUIRED
+    if groups and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"required here ({', '.join(sorted(groups))}), but skipped: {report.longrepr}"
+    if report.when == "call" and report.passed:
+        _ran.update(groups)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A required group of which no test ran fails the whole run."""
+    missing = REQUIRED - _ran
+    whole = not session.config.getoption("keyword") and not session.config.getoption("markexpr")
+    if missing and whole and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\nno test of these required groups passed: {', '.join(sorted(missing))}")
