@@ -77,10 +77,6 @@ class DecodeProcess:
         self._popen.kill()
         return self._popen.wait()
 
-    def kill(self) -> None:
-        """Kill it and let the receiving thread clean up."""
-        self._popen.kill()
-
 
 def _anonymous_file() -> int:
     """A descriptor of memory (or, where the system has no memfd, of an unlinked temporary file)."""

@@ -72,9 +72,9 @@ class ProcessStages:
             self._work.put(None)
         self._suspects.put(None)
         with self._lock:
-            processes = list(self._processes)
+            processes, self._processes = self._processes, set()
         for process in processes:
-            process.kill()
+            process.end()
         return self._threads
 
     def _start(self) -> DecodeProcess:
@@ -86,9 +86,10 @@ class ProcessStages:
                 if attempt == _STARTS or self._closed:
                     raise DecodeProcessError(f"{error}; it did not come up {attempt} times") from None
         with self._lock:
-            self._processes.add(process)
-            if self._closed:
-                process.kill()
+            if not self._closed:
+                self._processes.add(process)
+                return process
+        process.end()
         return process
 
     def _dispatch(self) -> None:

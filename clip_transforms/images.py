@@ -92,9 +92,14 @@ def decode_rgb(
 def decode_to_pixels(data: bytes, options: DecodeOptions, preprocess: Preprocess) -> tuple[UInt8, ImageInfo]:
     """[height, width, 3] uint8 for an encoder: `decode_rgb`, then `to_pixels`; raises as decode_rgb does.
 
-    With `options.draft` a JPEG is decoded at 1/2, 1/4 or 1/8 as long as it stays at least DRAFT_FACTOR times
-    the encoder's size in both directions. `benchmarks/draft.py` prints what that changes. Off, or for other
-    formats, or where the encoder resizes by nearest neighbour, the result is exact.
+    With `options.draft` a JPEG is decoded at 1/2, 1/4 or 1/8 as long as it stays at least DRAFT_FACTOR (2)
+    times the encoder's size in both directions. Measured (`benchmarks/draft.py`) on 27 JPEGs that it scales,
+    of pictures with noise, sharp edges and text: pixels at 224 x 224 differ from an exact decode by 0.23 of
+    255 in the mean, 3 at the 99.9th percentile, 9 at most; the embedding of a random-weight ViT-B/32 by
+    1 - cosine 7e-6 in the mean, 1.1e-5 at most (two different pictures: 3.5e-2; trained weights were not
+    measured); phash not at all. Of 29 smooth blurs, whose high frequencies are next to nothing, phash changed
+    for 16: 1.5 of 64 bits in the mean over all, 4 at most. Off, for other formats, and where the encoder
+    resizes by nearest neighbour, the result is exact.
     """
     draft_size = None
     if preprocess.interpolation != "nearest":
@@ -143,13 +148,12 @@ def _decode(data: bytes, options: DecodeOptions, draft_size: tuple[int, int] | N
     check_pixels(image.size, options.max_pixels)  # the true size of an icon shows only now
 
     rgb = to_rgb(image, background=options.background, bits=bits)
-    if tiff_turn and not _tiff_turn(image):  # Pillow has turned it while loading
-        turn = None if options.exif_transpose else _TURN_BACK[tiff_turn]
-        rgb = rgb.transpose(turn) if turn is not None else rgb
-    elif options.exif_transpose and (turned := _orientation(image)):
-        box = _turned_box(box, rgb.size, turned) if box else None
-        rgb = rgb.transpose(_TURN[turned])
-        full = full[::-1] if turned >= 5 else full
+    turned = _turn_left(image, tiff_turn, wanted=options.exif_transpose)
+    if turned is not None:
+        method, orientation = turned
+        box = _turned_box(box, rgb.size, orientation) if box else None
+        full = full[::-1] if orientation >= 5 else full
+        rgb = rgb.transpose(method)
     width, height = full if box else rgb.size
     info = ImageInfo(
         width=width,
@@ -160,6 +164,19 @@ def _decode(data: bytes, options: DecodeOptions, draft_size: tuple[int, int] | N
         phash=phash(rgb, box=box),
     )
     return _Picture(image=rgb, info=info, box=box)
+
+
+def _turn_left(
+    image: Image.Image, tiff_turn: int | None, *, wanted: bool
+) -> tuple[Image.Transpose, int] | None:
+    """How a loaded image is still to be turned, and EXIF's number for it; None: it stands as it should.
+
+    tiff_turn: a TIFF's orientation before it was loaded; recent Pillows apply it then and remove the tag.
+    """
+    if tiff_turn and not _tiff_turn(image):
+        return None if wanted else (_TURN_BACK[tiff_turn], tiff_turn)
+    orientation = (_orientation(image) or tiff_turn) if wanted else None
+    return (_TURN[orientation], orientation) if orientation else None
 
 
 def _draft(image: ImageFile.ImageFile, smallest: tuple[int, int] | None, *, turn: bool) -> Box | None:
@@ -204,7 +221,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def _tiff_turn(image: Image.Image) -> int | None:
-    """The orientation of a TIFF; Pillow applies it when it loads the pixels, and removes the tag."""
+    """The orientation that a TIFF's tags ask for."""
     value = getattr(image, "tag_v2", {}).get(_ORIENTATION)
     return value if value in _TURN else None
 

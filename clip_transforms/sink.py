@@ -177,5 +177,5 @@ def _difference(expected: pa.Schema, given: pa.Schema) -> str:
 def _differing(expected: pa.Schema, given: pa.Schema) -> Iterator[str]:
     for name in dict.fromkeys((*expected.names, *given.names)):
         wanted, found = (schema.field(name) if name in schema.names else None for schema in (expected, given))
-        if wanted != found:
+        if wanted is None or found is None or wanted != found:
             yield f"expected {wanted or f'no field {name}'}, got {found or f'no field {name}'}"

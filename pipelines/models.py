@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from clip_transforms.encoders.weights import Progress
 
 _HEAD = ("architecture", "input", "parameters", "dim", "context", "family", "tokenizer", "tags")
-_STEP = 0.1  # of a file: how often a plain line tells of it
 
 
 def parser() -> argparse.ArgumentParser:
@@ -151,13 +150,13 @@ def progress_of(name: str) -> Iterator[Progress]:
 
 
 def _plain_progress(name: str) -> Progress:
-    told = 0.0
+    told = -1  # tenths
 
     def advance(count: int, size: int | None) -> None:
         nonlocal told
-        if size and count / size >= told:
+        if size and 10 * count // size > told:
+            told = 10 * count // size
             print(f"{name}: {count / 1e6:.1f} of {size / 1e6:.1f} MB", file=sys.stderr)
-            told = count / size + _STEP if count < size else 2.0
 
     return advance
 

@@ -21,7 +21,7 @@ LABELS = pa.schema(
         pa.field("score", pa.float32(), nullable=False),  # probability of the label (of the best class when abstained)
         pa.field("calibrated", pa.float32()),  # null before `calibrate`
         pa.field("cosine", pa.float32(), nullable=False),  # raw cosine behind `score`
-        pa.field("margin", pa.float32(), nullable=False),  # p1 - p2
+        pa.field("margin", pa.float32(), nullable=False),  # p1 - p2; multi: least distance to a threshold
         pa.field("entropy", pa.float32(), nullable=False),  # divided by log(number of classes): 0..1
         pa.field("top_k", TOP_K, nullable=False),  # falling score
         pa.field("labels", pa.list_(pa.field("element", pa.string()))),  # multi-label sets only

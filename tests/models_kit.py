@@ -9,6 +9,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 from safetensors.torch import save_file
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
@@ -52,10 +53,20 @@ def by_hand(kind: str, seed: int = 0) -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make(**config)
-        for name, buffer in model.named_buffers():  # a batch norm that does something
-            if name.endswith("running_mean"):
-                buffer.normal_(0, 0.1)
+        if isinstance(model.visual, ModifiedResNet):
+            _wake(model.visual)
     return model.eval()
+
+
+def _wake(tower: ModifiedResNet) -> None:
+    """A fresh ResNet is nearly deaf to the image: its last batch norms are 0, its statistics no one's."""
+    norms = [module for module in tower.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+        norm.momentum = 1.0
+    torch.nn.init.normal_(tower.attnpool.positional_embedding, 0, 0.01)
+    with torch.no_grad():
+        tower.train()(torch.randn(8, 3, 64, 64))
 
 
 def save_model(folder: Path, kind: str, *, seed: int = 0, nested: bool = True) -> tuple[str, str]:

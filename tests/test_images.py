@@ -98,13 +98,17 @@ def test_info_tells_format_and_hash() -> None:
 def test_exif_orientation(orientation: int, kind: str) -> None:
     lossless = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
     data = with_orientation(orientation, kind, **lossless)
-    expected = ImageOps.exif_transpose(opened(data)) if kind != "TIFF" else opened(data)
+    plain = opened(with_orientation(1, kind, **lossless)).convert("RGB")
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation)  # EXIF's numbers to Pillow's
+    expected = plain if turn is None else plain.transpose(Image.Transpose(turn))
     upright, info = decode_rgb(data, DecodeOptions())
-    assert np.array_equal(np.asarray(upright), np.asarray(expected.convert("RGB")))
+    assert np.array_equal(np.asarray(upright), np.asarray(expected))
+    if kind != "TIFF":
+        by_pillow = ImageOps.exif_transpose(opened(data)).convert("RGB")
+        assert np.array_equal(np.asarray(by_pillow), np.asarray(expected))
     assert (info.width, info.height) == (SIZE if orientation < 5 else SIZE[::-1])
     stored, info = decode_rgb(data, DecodeOptions(exif_transpose=False))
     assert (info.width, info.height) == SIZE
-    plain = opened(with_orientation(1, kind, **lossless)).convert("RGB")
     assert np.array_equal(np.asarray(stored), np.asarray(plain))
 
 
@@ -236,11 +240,9 @@ def test_the_pixel_limit_is_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_warnings_of_pillow_neither_leak_nor_fail() -> None:
-    wide_frame = bytearray(GOOD["animated.gif"][0])
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         decode_rgb(GOOD["bad-exif.jpg"][0], DecodeOptions())
-        decode_rgb(bytes(wide_frame), DecodeOptions())
         assert seen == []
         before = list(warnings.filters)
         opened(GOOD["bad-exif.jpg"][0]).getexif()

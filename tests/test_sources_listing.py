@@ -195,7 +195,7 @@ def test_memory_folders_globs_and_files(memory: fsspec.AbstractFileSystem) -> No
     assert uris("memory:///set/x/b#1.JPG") == ["memory://set/x/b#1.JPG"]
     assert [item.size for item in scan(["memory://set/a.jpg"], SourceOptions())] == [3]
     for given in ("memory://nothing", "memory://nothing/*.jpg", "memory://set/z.jpg"):
-        with pytest.raises(RequestError, match="nothing|z.jpg"):
+        with pytest.raises(RequestError, match=r"nothing|z\.jpg"):
             scan([given], SourceOptions())
 
 
@@ -243,7 +243,7 @@ def gcs(monkeypatch: pytest.MonkeyPatch) -> FakeGcs:
 
 
 def test_gcs_pages_are_counted_exactly_and_never_gathered(gcs: FakeGcs) -> None:
-    gcs.count = 50_500
+    gcs.count = 20_500
     list(list_objects("gs://bucket/warm", {}))
     gcs.requests.clear()
     tracemalloc.start()
@@ -253,13 +253,13 @@ def test_gcs_pages_are_counted_exactly_and_never_gathered(gcs: FakeGcs) -> None:
         total += entry.size or 0
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (count, total) == (50_500, sum(range(50_500)))
+    assert (count, total) == (20_500, sum(range(20_500)))
     assert [request["pageToken"] for request in gcs.requests] == [
         None,
-        *(str(n) for n in range(1000, 50_500, 1000)),
+        *(str(n) for n in range(1000, 20_500, 1000)),
     ]
     assert {request["prefix"] for request in gcs.requests} == {"photos/"}
-    assert peak < 2_000_000  # two pages; all names together would be over 15 MB
+    assert peak < 2_000_000  # two pages; all of it together would be over 6 MB
 
 
 def test_gcs_is_listed_lazily_and_from_the_literal_prefix(gcs: FakeGcs) -> None:
@@ -349,7 +349,7 @@ def test_a_big_local_folder_is_not_gathered(tmp_path: Path, monkeypatch: pytest.
 
     class Entries(Iterator[Entry]):
         def __init__(self, path: str) -> None:
-            self.numbers = iter(range(60_000))
+            self.numbers = iter(range(15_000))
 
         def __next__(self) -> Entry:
             return Entry(next(self.numbers))
@@ -362,8 +362,8 @@ def test_a_big_local_folder_is_not_gathered(tmp_path: Path, monkeypatch: pytest.
     count = sum(1 for _ in scan([str(tmp_path)], SourceOptions()))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert count == 60_000
-    assert peak < 300_000  # 5 bytes a file; the names alone are 100 bytes each
+    assert count == 15_000
+    assert peak < 150_000  # 10 bytes a file; the names alone are 100 bytes each
 
 
 def test_listing_closes_its_directories(tmp_path: Path) -> None:

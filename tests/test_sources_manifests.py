@@ -9,8 +9,8 @@ from typing import Any
 import fsspec
 import pytest
 
-from clip_transforms.elements import Failure, ImageRef, Reason, RequestError, Stage
-from clip_transforms.sources import PlanItem, SourceOptions, image_id_of, scan
+from clip_transforms.elements import Failure, ImageRef, Reason, RequestError, Stage, UnitKind
+from clip_transforms.sources import PlanItem, SourceOptions, image_id_of, read_unit, scan
 from tests.sources_kit import plan_of, read_all, read_items, summary
 
 SECRET = "https://host/a.jpg?w=1&X-Amz-Signature=s3cr3t"
@@ -81,7 +81,8 @@ def test_a_row_without_an_id_gets_the_uris_hash(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_failures_and_hide_no_other_row(tmp_path: Path) -> None:
-    text = 'uri,caption\na.jpg,x\n,empty\nb.jpg\nc.jpg,1,2\n"d.jpg,never closed\ne.jpg,y\nf.jpg,"z"q\n\ng.jpg,w\n'
+    text = 'uri,caption\na.jpg,x\n,empty\nb.jpg\nc.jpg,1,2\n"d.jpg,never closed\ne.jpg,y\n'
+    text += 'f.jpg,"z"q\n\ng.jpg,w\n'
     manifest = write(tmp_path / "m.csv", text)
     found = read_all([manifest])
     here, there = str(manifest), str(tmp_path)
@@ -185,9 +186,6 @@ def test_a_pointer_into_a_manifest_that_changed_or_vanished_is_a_failure(tmp_pat
     manifest = write(tmp_path / "m.csv", f"uri\n{SECRET}\n{SECRET}&v=2\n")
     table = plan_of(rows_of(manifest))
     options = SourceOptions()
-    from clip_transforms.elements import UnitKind
-    from clip_transforms.sources import read_unit
-
     manifest.write_text(f"uri\nhttps://host/other.jpg?sig=1\n{SECRET}&v=2\n")
     first, _ = read_unit(UnitKind.REFS, table, options)
     assert isinstance(first, Failure)

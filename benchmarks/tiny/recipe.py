@@ -2,8 +2,8 @@
 
 Drawings of one concept in many styles, from npm and Debian packages, rendered at one size with alpha, with
 every caption that fits. DIR/train holds what a model is trained on; DIR/validation what it never sees: one
-concept in ten of those without an emoji, and the whole style of OpenMoji (share-alike: measured with, never
-trained on). A drawing of the validation set that looks like one of the training set is dropped. Needs npm,
+concept in ten of those without an emoji, and two whole styles (OpenMoji, share-alike, and Tux Paint's stamps, GPL: measured with,
+never trained on). A drawing of the validation set that looks like one of the training set is dropped. Needs npm,
 apt-get and dpkg on the PATH, and `pip install resvg-py`; about 12 minutes on one core.
 """
 
@@ -57,13 +57,15 @@ def fetch_npm(package: str, target: Path, cache: Path) -> None:
     if (target / "package.json").exists():
         return
     cache.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["npm", "pack", "--silent", package], cwd=cache, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["npm", "pack", "--silent", package], cwd=cache, check=True, capture_output=True, text=True
+    )
     target.mkdir(parents=True, exist_ok=True)
     archive = cache / done.stdout.strip().splitlines()[-1]
     subprocess.run(["tar", "xzf", str(archive), "-C", str(target), "--strip-components", "1"], check=True)
 
 
-def fetch_debian(package: str, target: Path, cache: Path) -> None:
+def fetch_debian(package: str, inside: str, target: Path, cache: Path) -> None:
     """Downloads a Debian package, unpacks it beside the cache and moves its pictures to `target`."""
     if target.exists():
         return
@@ -72,7 +74,7 @@ def fetch_debian(package: str, target: Path, cache: Path) -> None:
     archive = sorted(cache.glob(f"{package}_*.deb"))[-1]
     unpacked = cache / package
     subprocess.run(["dpkg", "-x", str(archive), str(unpacked)], check=True)
-    shutil.move(str(unpacked / "usr" / "share" / "openclipart" / "png"), target)
+    shutil.move(str(unpacked / inside), target)
 
 
 def fetch_all(cache: Path) -> None:
@@ -80,8 +82,10 @@ def fetch_all(cache: Path) -> None:
     for name, package in DICTIONARIES.items():
         fetch_npm(package, cache / name, cache / "archives")
     for source in SOURCES:
-        fetch = fetch_npm if source.package.startswith("@") else fetch_debian
-        fetch(source.package, cache / source.name, cache / "archives")
+        if source.inside:
+            fetch_debian(source.package, source.inside, cache / source.name, cache / "archives")
+        else:
+            fetch_npm(source.package, cache / source.name, cache / "archives")
         logger.info("have %s", source.package)
 
 
@@ -209,7 +213,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = without_leaks(table, np.stack(looks))
     write([row for row in table if row["split"] == "train"], options.output / "train")
     write([row for row in table if row["split"] != "train"], options.output / "validation")
-    counts = {"splits": Counter(row["split"] for row in table), "styles": Counter(row["style"] for row in table)}
+    counts = {
+        "splits": Counter(row["split"] for row in table),
+        "styles": Counter(row["style"] for row in table),
+    }
     (options.output / "recipe.json").write_text(json.dumps(counts, indent=1))
     print(json.dumps(counts["splits"]))
     return 0

@@ -22,7 +22,10 @@ def smooth(points: Sequence[Point], *, closed: bool = True, steps: int = 12) -> 
     count = len(points)
     out: list[Point] = []
     for i in range(count if closed else count - 1):
-        p = [points[(i + k) % count] if closed else points[min(max(i + k, 0), count - 1)] for k in (-1, 0, 1, 2)]
+        p = [
+            points[(i + k) % count] if closed else points[min(max(i + k, 0), count - 1)]
+            for k in (-1, 0, 1, 2)
+        ]
         for step in range(steps):
             t = step / steps
             out.append(
@@ -49,7 +52,9 @@ def ellipse_points(cx: float, cy: float, rx: float, ry: float, angle: float = 0.
     for step in range(60):
         a = 2 * math.pi * step / 60
         x, y = rx * math.cos(a), ry * math.sin(a)
-        out.append((cx + x * math.cos(turn) - y * math.sin(turn), cy + x * math.sin(turn) + y * math.cos(turn)))
+        out.append(
+            (cx + x * math.cos(turn) - y * math.sin(turn), cy + x * math.sin(turn) + y * math.cos(turn))
+        )
     return out
 
 

@@ -22,6 +22,7 @@ class Source:
     emoji: bool = False  # the names are those of emoji
     weight: float = 1.0
     split: str = "train"  # or "judge": never trained on, only measured with
+    inside: str = ""  # of a Debian package: where its pictures are
 
 
 def _iconify(name: str, licence: str, credit: str, **options: object) -> Source:
@@ -77,9 +78,19 @@ SOURCES: tuple[Source, ...] = (
         licence="CC0-1.0",
         credit="Open Clip Art Library, its contributors; Debian package openclipart-png",
         weight=2.0,
+        inside="usr/share/openclipart/png",
     ),
-    # Share-alike, so never trained on: a whole unseen style to measure with.
+    # Share-alike and GPL, so never trained on: whole unseen styles to measure with. The stamps are painted or
+    # cut out of photographs, which nothing in the training set is.
     _iconify("openmoji", "CC-BY-SA-4.0", "OpenMoji, HfG Schwaebisch Gmuend", emoji=True, split="judge"),
+    Source(
+        name="tuxpaint-stamps",
+        package="tuxpaint-stamps-default",
+        licence="GPL-2.0-or-later",
+        credit="Tux Paint stamps, New Breed Software and contributors",
+        split="judge",
+        inside="usr/share/tuxpaint/stamps",
+    ),
 )
 
 
@@ -130,7 +141,20 @@ FOLDERS = {
     "weapons": "weapon", "tools": "tool", "mammals": "animal", "animals": "animal", "beverages": "drink",
     "desserts": "dessert", "clothing": "clothes", "dice": "dice", "music": "musical instrument", "food": "food",
 }  # fmt: skip
-SPECIFIC = {"dog", "horse", "cat", "bear", "penguin", "fish", "tree", "flower", "book", "clock", "boat", "light bulb"}
+SPECIFIC = {
+    "dog",
+    "horse",
+    "cat",
+    "bear",
+    "penguin",
+    "fish",
+    "tree",
+    "flower",
+    "book",
+    "clock",
+    "boat",
+    "light bulb",
+}
 
 
 def clipart_drawings(source: Source, folder: Path, emoji: Emoji) -> Iterator[Drawing]:
@@ -159,15 +183,54 @@ def clipart_drawings(source: Source, folder: Path, emoji: Emoji) -> Iterator[Dra
             continue
         tags = unique([*kinds, *concept.tags])
         captions = unique([*concept.captions, *(kind for kind in kinds if kind in SPECIFIC)])
-        made = Concept(name=concept.name, captions=captions, tags=tags, weight=concept.weight, emoji=concept.emoji)
+        made = Concept(
+            name=concept.name, captions=captions, tags=tags, weight=concept.weight, emoji=concept.emoji
+        )
         yield Drawing(key=f"openclipart/{inside}", source=source, concept=made, path=path)
+
+
+PARTS_OF_STAMPS = (
+    "animals",
+    "clothes",
+    "food",
+    "hobbies",
+    "household",
+    "naturalforces",
+    "plants",
+    "vehicles",
+    "space",
+)
+
+
+def stamp_drawings(source: Source, folder: Path, emoji: Emoji) -> Iterator[Drawing]:
+    """Tux Paint's stamps by their file names; the mirrored copies that it keeps beside some are left out."""
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).as_posix()
+        if (
+            path.suffix not in (".png", ".svg")
+            or not inside.startswith(PARTS_OF_STAMPS)
+            or "mirror" in inside
+        ):
+            continue
+        concept = concept_of(words_of(path.stem), emoji)
+        if concept is None:
+            continue
+        key = f"{source.name}/{inside}"
+        if path.suffix == ".svg":
+            svg = path.read_text(encoding="utf-8", errors="replace")
+            yield Drawing(key=key, source=source, concept=concept, svg=svg)
+        else:
+            yield Drawing(key=key, source=source, concept=concept, path=path)
+
+
+READERS = {"openclipart": clipart_drawings, "tuxpaint-stamps": stamp_drawings}
 
 
 def drawings(root: Path, emoji: Emoji) -> Iterator[Drawing]:
     """Every drawing of every source under `root` (a folder a source); INTERFACE names are left out."""
     for source in SOURCES:
         folder = root / source.name
-        reader = clipart_drawings if source.name == "openclipart" else icon_drawings
+        reader = READERS.get(source.name, icon_drawings)
         for drawing in reader(source, folder, emoji):
             if drawing.concept.name not in INTERFACE:
                 yield drawing

@@ -58,7 +58,9 @@ class Lexicon:
     """WordNet 3.1's nouns: senses of a word, its synonyms and its hypernyms."""
 
     senses: dict[str, list[int]] = field(default_factory=dict)  # lemma -> synsets, most frequent first
-    synsets: dict[int, tuple[int, list[str], list[int]]] = field(default_factory=dict)  # file, lemmas, hypernyms
+    synsets: dict[int, tuple[int, list[str], list[int]]] = field(
+        default_factory=dict
+    )  # file, lemmas, hypernyms
     words: set[str] = field(default_factory=set)  # lemmas of every part of speech
 
     @classmethod
@@ -165,7 +167,9 @@ class Emoji:
         keywords = annotations["annotations"]["annotations"]
         shortcodes: dict[str, list[str]] = {}
         for kind in ("emojibase", "iamcal", "joypixels", "github"):
-            for code, names in json.loads((emojibase / "en" / "shortcodes" / f"{kind}.json").read_text()).items():
+            for code, names in json.loads(
+                (emojibase / "en" / "shortcodes" / f"{kind}.json").read_text()
+            ).items():
                 shortcodes.setdefault(code, []).extend([names] if isinstance(names, str) else names)
         self.lexicon = lexicon
         self.by_name: dict[str, Concept] = {}
@@ -211,9 +215,17 @@ class Emoji:
         things = group in (3, 4, 5, 6, 7)
         captions = [name, label]
         if things:
-            captions += [base_name(code) for code in known if not set(code.split()) & {"face", "red", "black"} or len(code) > 8]
+            captions += [
+                base_name(code)
+                for code in known
+                if not set(code.split()) & {"face", "red", "black"} or len(code) > 8
+            ]
             captions.append(self.lexicon.head(name) or "")
-            plain = [tag for tag in tags if tag in name.split() and self.lexicon.thing(tag) and name.split()[-1] == tag]
+            plain = [
+                tag
+                for tag in tags
+                if tag in name.split() and self.lexicon.thing(tag) and name.split()[-1] == tag
+            ]
             captions += [tag for tag in plain if self.lexicon.head(name) == tag]
             closest = [tag for tag in tags if squash(tag) in {squash(code) for code in shortcodes}]
             captions += closest
@@ -251,7 +263,18 @@ def generic(noun: str, lexicon: Lexicon, names: set[str]) -> list[str]:
     if sense is None:
         return []
     lemmas = [lemma for parent in lexicon.above(sense, 5) for lemma in lexicon.synsets[parent][1]]
-    everyday = names | {"flower", "tree", "fish", "bird", "dog", "fruit", "vegetable", "insect", "animal", "vehicle"}
+    everyday = names | {
+        "flower",
+        "tree",
+        "fish",
+        "bird",
+        "dog",
+        "fruit",
+        "vegetable",
+        "insect",
+        "animal",
+        "vehicle",
+    }
     return unique(lemma for lemma in lemmas if lemma in everyday)
 
 
@@ -269,7 +292,11 @@ def concept_of(words: Sequence[str], emoji: Emoji, extra_tags: Sequence[str] = (
     for size in (2, 1):
         for tail in (words[-size:], words[:size]) if size == 1 else (words[-2:],):
             noun = lexicon.singular(" ".join(tail)) if size == 1 else " ".join(tail)
-            if len(tail) < size or noun in INTERFACE or lexicon.thing(noun, depth=1 if size == 1 else 2) is None:
+            if (
+                len(tail) < size
+                or noun in INTERFACE
+                or lexicon.thing(noun, depth=1 if size == 1 else 2) is None
+            ):
                 continue
             known = emoji.find(noun)
             if known is not None and known.weight < 1:

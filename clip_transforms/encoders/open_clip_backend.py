@@ -116,7 +116,8 @@ class OpenClipEncoder:
         """[B, height, width, 3] uint8 -> [B, dim] float32, rows of norm 1. Raises EncoderOutOfMemory."""
         expected = (self.preprocess.height, self.preprocess.width, 3)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != expected:
-            raise ValueError(f"expected uint8 [B, *{expected}], got {pixels.dtype} {list(pixels.shape)}")
+            got = f"{pixels.dtype} {list(pixels.shape)}"
+            raise ValueError(f"expected uint8 {['B', *expected]}, got {got}".replace("'", ""))
         if not len(pixels):
             return np.zeros((0, self.dim), np.float32)
         return self._guarded(lambda: self._images(pixels), f"{len(pixels)} images")

@@ -103,8 +103,9 @@ def fetch(
             part = target.with_name(
                 f"{target.name}.part"
             )  # left over only by a process that died: overwritten
-            digest = _download(url, fs, path, part=part, size=info.get("size"), progress=progress)
-            _expect(url, digest, expected_sha256)
+            digest = _download(
+                url, fs, path, part=part, size=info.get("size"), expected=expected_sha256, progress=progress
+            )
             digest_file.write_text(digest, encoding="ascii")
             part.replace(target)
             _LOG.info("fetched %s to %s", shown(url), target)
@@ -143,7 +144,9 @@ def _call(url: str, function: Callable[[str], Any], path: str) -> Any:
     try:
         return function(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise RequestError(f"there is no {shown(url)}") from None
+        # fsspec's http file system says "not found" of a host that does not answer, too
+        unless = ", or its host cannot be reached" if url.startswith(("http://", "https://")) else ""
+        raise RequestError(f"there is no {shown(url)}{unless}") from None
     except IsADirectoryError:
         raise RequestError(f"{shown(url)} is a folder; expected a file") from None
     except PermissionError:
@@ -208,6 +211,7 @@ def _download(
     *,
     part: Path,
     size: int | None,
+    expected: str,
     progress: Progress | None,
 ) -> str:
     """Write the object to `part`; returns its SHA-256. Raises RequestError, leaving nothing behind."""
@@ -218,6 +222,7 @@ def _download(
             os.fsync(output.fileno())
         if size is not None and count != size:
             raise RequestError(f"{shown(url)} ended after {count} of {size} bytes; try again")
+        _expect(url, digest, expected)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

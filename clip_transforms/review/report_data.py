@@ -1,4 +1,4 @@
-"""The values that a report is made of, and the bounded reading of embeddings, failures and duplicates.
+"""Reads embeddings, failures and duplicates of a run for its report, in bounded memory.
 
 Every count is exact over all rows; what is shown one by one (tiles, examples) is kept in bounded lists, so
 memory does not grow with the run. Labels are read in `report_labels`.
@@ -10,7 +10,7 @@ import bisect
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -19,7 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clip_transforms.elements import RequestError
+from clip_transforms.review.report_values import (
+    Duplicates,
+    FailureExample,
+    FailureGroup,
+    ImageFacts,
+    Images,
+)
 
 if TYPE_CHECKING:
     from clip_transforms.storage import Store
@@ -29,97 +35,6 @@ Float64 = npt.NDArray[np.float64]
 
 #: Rows decoded at a time.
 BATCH_ROWS = 16_384
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportOptions:
-    """The bounds of a report's page. Raises RequestError when one of them makes no sense."""
-
-    max_labels: int = 40  # sheets of one prompt set, the most frequent labels first
-    max_sheets: int = 80  # sheets of all prompt sets together
-    max_bars: int = 300  # labels in a set's list
-    tiles_per_label: int = 12  # the least sure
-    sample_per_label: int = 6  # drawn at random from the rest
-    failures_per_reason: int = 6
-    thumbnail_px: int = 160  # longest side
-    thumbnail_seconds: float = 120.0  # for all thumbnails together; the rest become placeholders
-    threads: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("max_labels", "max_sheets", "max_bars", "tiles_per_label", "thumbnail_px", "threads"):
-            if getattr(self, name) < 1:
-                raise RequestError(f"report option {name} is {getattr(self, name)}; expected 1 or more")
-        for name in ("sample_per_label", "failures_per_reason", "thumbnail_seconds"):
-            if getattr(self, name) < 0:
-                raise RequestError(f"report option {name} is {getattr(self, name)}; expected 0 or more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportInputs:
-    """What to report on.
-
-    run: the mapping that `run.json` holds; unknown keys are ignored, missing ones are left out of the page.
-    sets: prompt sets to show, as `<set>@<hash8>`; None: the newest folder of every set in `labels/`.
-    parts: names of the live parts; None: whatever the folders hold (right once a run has ended).
-    source: the store with `embeddings/` and `failures/`, where labels were written to another one.
-    """
-
-    run: Mapping[str, Any]
-    sets: Sequence[str] | None = None
-    parts: Sequence[str] | None = None
-    source: Store | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageFacts:
-    """What `embeddings/` knows of one image."""
-
-    width: int
-    height: int
-    format: str
-    bytes: int
-    caption: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureExample:
-    """One row of `failures/`."""
-
-    image_id: str
-    uri: str
-    stage: str
-    message: str
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureGroup:
-    """All failures of one reason: their exact number and a seeded sample."""
-
-    reason: str
-    count: int
-    examples: tuple[FailureExample, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duplicates:
-    """What `duplicates.parquet` says: ids that come more than once, and the rows that have them."""
-
-    ids: int
-    rows: int
-
-
-@dataclass(slots=True, kw_only=True)
-class Images:
-    """What one pass over `embeddings/` finds."""
-
-    rows: int = 0
-    bytes: int = 0
-    captions: int = 0
-    formats: Counter[str] = field(default_factory=Counter)
-    facts: dict[tuple[str, str], ImageFacts] = field(default_factory=dict)  # by image id and uri
-    sample: tuple[tuple[str, str], ...] = ()  # image id and uri, drawn at random
 
 
 class Lowest(Generic[T]):
@@ -177,12 +92,14 @@ def part_names(store: Store, folder: str, parts: Sequence[str] | None) -> list[s
     names = parts if parts is not None else (found.name for found in store.list(f"{folder}/"))
     depth = folder.count("/") + 1
     return sorted(
-        n for n in names if n.startswith(f"{folder}/part-") and n.endswith(".parquet") and n.count("/") == depth
+        n
+        for n in names
+        if n.startswith(f"{folder}/part-") and n.endswith(".parquet") and n.count("/") == depth
     )
 
 
 def iter_batches(store: Store, names: Sequence[str], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The named columns (those a file has) of the parts, BATCH_ROWS rows at a time, one file open at a time."""
+    """The named columns (those a file has) of the parts, BATCH_ROWS rows at a time, one file open at once."""
     for name in names:
         with store.open(name) as handle:
             file = pq.ParquetFile(handle)
@@ -239,25 +156,24 @@ def read_failures(
     counts: Counter[str] = Counter()
     kept: dict[str, Lowest[Any]] = {}
     for batch in iter_batches(store, names, ("image_id", "uri", "stage", "reason", "message", "attempts")):
-        order = sample_keys(batch["uri"].to_pylist(), seed=seed)
-        reasons = batch["reason"].to_pylist()
+        uris, reasons = batch["uri"].to_pylist(), batch["reason"].to_pylist()
+        order = sample_keys(uris, seed=seed)
         counts.update(reasons)
         for index, reason in enumerate(reasons):
-            kept.setdefault(reason, Lowest(examples)).offer(order[index], str(index), index)
-        rows = {index: batch.slice(index, 1).to_pylist()[0] for low in kept.values() for index in _new(low)}
+            kept.setdefault(reason, Lowest(examples)).offer(order[index], uris[index], index)
         for low in kept.values():
-            low.map(lambda item, rows=rows: _example(rows[item]) if isinstance(item, int) else item)
+            low.map(partial(_example_of, batch))
     return tuple(
         FailureGroup(reason=reason, count=count, examples=tuple(kept[reason].values()))
         for reason, count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     )
 
 
-def _new(low: Lowest[Any]) -> list[int]:
-    return [item for item in low.values() if isinstance(item, int)]
-
-
-def _example(row: Mapping[str, Any]) -> FailureExample:
+def _example_of(batch: pa.RecordBatch, item: int | FailureExample) -> FailureExample:
+    """A place in this batch becomes the example; one of an earlier batch stays."""
+    if not isinstance(item, int):
+        return item
+    row = batch.slice(item, 1).to_pylist()[0]
     return FailureExample(**{name: row[name] for name in ("image_id", "uri", "stage", "message", "attempts")})
 
 

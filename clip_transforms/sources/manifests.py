@@ -9,7 +9,7 @@ from itertools import islice
 
 from clip_transforms.elements import Reason, RequestError, UnitKind
 from clip_transforms.sources.columns import URI_COLUMNS, Columns, find_columns, find_uri, listed, take_carry
-from clip_transforms.sources.opening import InputStream, open_input, refusal
+from clip_transforms.sources.opening import InputStream, knows_ranges, open_input, refusal
 from clip_transforms.sources.options import PlanItem, SourceOptions, problem
 from clip_transforms.sources.records import Lines, Record, csv_records, json_records, list_records
 from clip_transforms.sources.urls import canonical_uri, has_credentials, is_text, resolve, shown, suffix_of
@@ -40,7 +40,7 @@ def layout_of(url: str, options: SourceOptions) -> Layout:
     uri = canonical_uri(url)
     suffix = suffix_of(url)
     try:
-        with open_input(url, options.storage_options) as stream:
+        with open_input(url, options.storage_options, sequential=True) as stream:
             head = stream.read(_HEAD_BYTES)
     except Exception as error:
         raise refusal(url, error) from error
@@ -63,7 +63,7 @@ def manifest_items(url: str, layout: Layout, options: SourceOptions) -> Iterator
     """
     uri = canonical_uri(url)
     try:
-        stream = open_input(url, options.storage_options)
+        stream = open_input(url, options.storage_options, sequential=True)
     except Exception as error:
         raise refusal(url, error) from error
     with stream:
@@ -83,12 +83,14 @@ class Pointers:
 
     def __init__(self, url: str, options: SourceOptions) -> None:
         self._url = url
+        self._options = options
         self._layout = layout_of(url, options)
-        self._stream = open_input(url, options.storage_options)
+        self._ranges = knows_ranges(url, options.storage_options)
+        self._stream = self._open()
 
     def url_at(self, offset: int) -> str | None:
         """The url of the row that begins at `offset`; None where there is none any more."""
-        if self._stream.seekable():
+        if self._ranges:
             self._stream.seek(offset)
         else:
             self._skip_to(offset)
@@ -104,8 +106,14 @@ class Pointers:
         """Close the manifest."""
         self._stream.close()
 
+    def _open(self) -> InputStream:
+        return open_input(self._url, self._options.storage_options, sequential=not self._ranges)
+
     def _skip_to(self, offset: int) -> None:
-        """Read forward where the server cannot seek; rows of a unit come in rising order."""
+        """Read forward where the server knows no ranges, again from the start where the row lies behind."""
+        if self._stream.tell() > offset:
+            self.close()
+            self._stream = self._open()
         while self._stream.tell() < offset and self._stream.read(min(2**20, offset - self._stream.tell())):
             pass
 

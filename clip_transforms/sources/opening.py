@@ -26,8 +26,9 @@ class InputStream:
     what really happened. Usable as a binary file.
     """
 
-    def __init__(self, raw: BinaryIO, size: int | None) -> None:
+    def __init__(self, raw: BinaryIO, size: int | None, *, can_seek: bool = True) -> None:
         self._raw = raw
+        self._can_seek = can_seek
         self.size = size  # bytes; None where the server does not tell
         self.error: Exception | None = None
         self.closed = False
@@ -49,8 +50,12 @@ class InputStream:
             raise
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a byte; raises OSError where the server cannot."""
-        return self._raw.seek(offset, whence)
+        """Move to a byte; raises what the store raises where it cannot."""
+        try:
+            return self._raw.seek(offset, whence)
+        except Exception as error:
+            self.error = error
+            raise
 
     def tell(self) -> int:
         """The byte that is read next."""
@@ -61,8 +66,8 @@ class InputStream:
         return True
 
     def seekable(self) -> bool:
-        """Whether `seek` works: a web server without a size or ranges is read in one go."""
-        return self.size is not None and self._raw.seekable()
+        """Whether `seek` works."""
+        return self._can_seek and self._raw.seekable()
 
     def writable(self) -> bool:
         """False."""
@@ -96,8 +101,12 @@ def filesystem_of(url: str, storage_options: Mapping[str, object]) -> tuple[fssp
         raise RequestError(f"{canonical_uri(url)} cannot be opened: {error}") from error
 
 
-def open_input(url: str, storage_options: Mapping[str, object]) -> InputStream:
-    """Open an input for reading from its start; raises what the store raises."""
+def open_input(url: str, storage_options: Mapping[str, object], *, sequential: bool = False) -> InputStream:
+    """Open an input for reading from its start; raises what the store raises.
+
+    sequential: it is read once from front to back. A web server then sends it in one answer, which also
+    those can that know no ranges; such a stream cannot seek.
+    """
     if is_local(url):
         path = canonical_uri(url)
         mode = os.stat(path).st_mode  # noqa: PTH116 (a name may be bytes that are not UTF-8)
@@ -108,10 +117,22 @@ def open_input(url: str, storage_options: Mapping[str, object]) -> InputStream:
         raw = open(path, "rb", buffering=2**18)  # noqa: SIM115
         return InputStream(raw, os.fstat(raw.fileno()).st_size)
     fs, path = filesystem_of(url, storage_options)
+    if sequential and is_http(url):
+        size = fs.info(path).get("size")
+        streamed = io.BufferedReader(fs.open(path, "rb", block_size=0), 2**18)
+        return InputStream(streamed, size, can_seek=False)
     remote = fs.open(path, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
     size = getattr(remote, "size", None)
     # fsspec's own readline copies a whole block for every line.
     return InputStream(io.BufferedReader(remote, 2**18), None if size is None else int(size))
+
+
+def knows_ranges(url: str, storage_options: Mapping[str, object]) -> bool:
+    """Whether any part of the input can be asked for; raises what the store raises."""
+    if not is_http(url):
+        return True
+    fs, path = filesystem_of(url, storage_options)
+    return bool(fs.info(path).get("partial"))
 
 
 def reason_of(error: BaseException) -> Reason | None:
@@ -120,6 +141,9 @@ def reason_of(error: BaseException) -> Reason | None:
     >>> reason_of(FileNotFoundError()).value, reason_of(ConnectionResetError())
     ('not_found', None)
     """
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and type(cause).__module__.partition(".")[0] == "aiohttp":
+        return reason_of(cause) if cause else None  # fsspec says so of every web server's refusal
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
         return Reason.NOT_FOUND
     if isinstance(error, PermissionError) or (

@@ -178,7 +178,10 @@ def _pax_records(data: bytes, at: int) -> dict[str, str]:
 
 def _size_of(records: dict[str, str], info: tarfile.TarInfo, at: int) -> int:
     text = records.get("size")
-    size = int(text) if text is not None and text.isdecimal() else info.size
+    if text is None:
+        size = info.size
+    else:
+        size = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
     if size < 0:
         raise BrokenTarError(f"has a damaged header at byte {at}")
     return size

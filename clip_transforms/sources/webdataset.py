@@ -44,7 +44,7 @@ def read_shard(row: Mapping[str, Any], options: SourceOptions) -> Iterator[Image
     stream: InputStream | None = None
     images = 0
     try:
-        stream = open_input(url, options.storage_options)
+        stream = open_input(url, options.storage_options, sequential=True)
         tar = TarStream(stream, want=is_wanted, max_bytes=options.max_bytes)
         for found in _images(tar, uri, options):
             images += 1
@@ -57,10 +57,9 @@ def read_shard(row: Mapping[str, Any], options: SourceOptions) -> Iterator[Image
     except StoreError:
         raise
     except Exception as error:
-        cause = (stream.error if stream is not None else None) or error
-        if cause is error and stream is not None and not isinstance(error, OSError):
+        if stream is not None and stream.error is None and not isinstance(error, OSError):
             raise
-        reason = lasting_reason(cause, url)
+        reason = lasting_reason((stream.error if stream is not None else None) or error, url)
         yield _failure(uri, Stage.FETCH, reason, f"the shard cannot be read: {reason.value}")
         return
     finally:
@@ -74,7 +73,7 @@ def first_fields(url: str, options: SourceOptions) -> set[str] | None:
     """The names of the values beside a shard's first image; None where that cannot be told."""
     group: _Group | None = None
     try:
-        with open_input(url, options.storage_options) as stream:
+        with open_input(url, options.storage_options, sequential=True) as stream:
             for member in TarStream(stream, want=is_wanted, max_bytes=options.max_bytes):
                 if not is_wanted(member.name):
                     continue

@@ -76,7 +76,9 @@ def _ramp(count: int, size: int, generator: torch.Generator) -> Tensor:
 def shade(colour: Tensor, options: AugmentOptions, generator: torch.Generator) -> Tensor:
     """Light from one side, and a highlight: [B, 3, S, S] -> the same."""
     count, _, size, _ = colour.shape
-    strength = _random(count, 0.1, 0.45, generator)[:, None, None, None] * _some(count, options.shade, generator)
+    strength = _random(count, 0.1, 0.45, generator)[:, None, None, None] * _some(
+        count, options.shade, generator
+    )
     colour = colour * (1 + strength * _ramp(count, size, generator))
     centre = _random(2 * count, -0.6, 0.6, generator).view(count, 2, 1, 1)
     line = torch.linspace(-1, 1, size)
@@ -91,7 +93,10 @@ def recolour(colour: Tensor, single: Tensor, options: AugmentOptions, generator:
     """Another colour for pictures in one colour; a turned hue and changed contrast for the others."""
     count = len(colour)
     change = _some(count, options.recolour, generator) * single.float()[:, None, None, None]
-    ink = torch.rand(count, 3, 1, 1, generator=generator) * _random(count, 0.25, 1.0, generator)[:, None, None, None]
+    ink = (
+        torch.rand(count, 3, 1, 1, generator=generator)
+        * _random(count, 0.25, 1.0, generator)[:, None, None, None]
+    )
     colour = colour * (1 - change) + ink * change
     turn = _random(count, -0.5, 0.5, generator) * _some(count, options.hue, generator).flatten()
     gain = _random(count, 0.7, 1.35, generator)[:, None, None, None]

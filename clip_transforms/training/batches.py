@@ -29,7 +29,9 @@ class Sampler:
     pictures weigh together: the commonest icons would else fill every batch. State is the two generators.
     """
 
-    def __init__(self, examples: Examples, *, seed: int, captions: CaptionOptions, pairs: bool = True) -> None:
+    def __init__(
+        self, examples: Examples, *, seed: int, captions: CaptionOptions, pairs: bool = True
+    ) -> None:
         self.examples = examples
         self.captions = captions
         self.pairs = pairs

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
-TEMPLATES = (
-    "{}", "a {}", "a photo of a {}.", "a picture of a {}", "a drawing of a {}.", "an illustration of a {}",
-    "an icon of a {}", "a cartoon of a {}", "clip art of a {}", "a painting of a {}.", "a sketch of a {}",
-    "an image of the {}", "the {}", "a colorful {}", "a 3d rendering of a {}", "an emoji of a {}", "one {}",
-    "a photo of the {}.", "a {} on a plain background", "this is a {}",
+from clip_transforms.templates import fill, shipped_templates, template_sets
+
+#: Sentences beside the shipped template sets; these are drawn as often as all of those together.
+PLAIN = (
+    "a {}", "a photo of a {}.", "a picture of a {}", "a drawing of a {}", "an illustration of a {}",
+    "an icon of a {}", "a cartoon of a {}", "clip art of a {}", "an image of the {}", "the {}", "an emoji of a {}",
+    "a photo of the {}.", "this is a {}", "a {} on a plain background", "a colorful {}",
 )  # fmt: skip
+
+
+def all_templates() -> tuple[str, ...]:
+    """The shipped template sets, which prompts will use, and as many plain ones.
+
+    >>> "itap of a {}." in all_templates()
+    True
+    """
+    shipped = tuple(template for name in template_sets() for template in shipped_templates(name))
+    return (*shipped, *(PLAIN * (len(shipped) // len(PLAIN))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +33,8 @@ class CaptionOptions:
     tag: float = 0.12  # how often a tag stands for the caption
     mixed: float = 0.08  # how often tags follow the caption
     first: float = 0.5  # how often the first caption is taken
-    longest: int = 5  # words; longer captions are sentences and never put into a template
-    templates: tuple[str, ...] = TEMPLATES
+    longest: int = 5  # words; longer captions are sentences and stand alone
+    templates: tuple[str, ...] = field(default_factory=all_templates)
 
 
 def choose(
@@ -44,7 +56,7 @@ def choose(
         random.shuffle(parts)
         text = ", ".join(parts)
     elif len(name.split()) <= options.longest and random.random() < options.template:
-        text = random.choice(options.templates).format(name)
+        text = fill(random.choice(options.templates), name)
     for vowel in "aeio":
         text = text.replace(f" a {vowel}", f" an {vowel}")
     return name, text

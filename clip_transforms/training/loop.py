@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from clip_transforms.training.augment import augment
 from clip_transforms.training.batches import Batch, Sampler
 from clip_transforms.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from clip_transforms.training.examples import Examples
-from clip_transforms.training.losses import clip_loss, supervised_contrastive
+from clip_transforms.training.losses import clip_loss, proxy_loss, supervised_contrastive
 from clip_transforms.training.model import (
     Architecture,
     clamp_scale,
@@ -53,12 +53,15 @@ def rate_at(step: int, options: TrainOptions) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, options: TrainOptions, *, extra: Sequence[nn.Parameter]) -> torch.optim.AdamW:
     """AdamW; gains, biases and the logit scale are not decayed (as in CLIP)."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    plain = [p for _, p in named if p.ndim < 2]
+    plain = [*(p for _, p in named if p.ndim < 2), *extra]
     decayed = [p for _, p in named if p.ndim >= 2]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), eps=1e-6, foreach=True)
 
 
@@ -82,7 +85,14 @@ class Trainer:
         self.model = model.to(self.device)
         self.model.visual.to(memory_format=torch.channels_last)  # type: ignore[union-attr, operator]
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if options.average else None
-        self.optimizer = make_optimizer(model, options)
+        # From a generator of their own: every process must begin with the same ones.
+        draw = torch.Generator().manual_seed(options.seed)
+        vectors = torch.randn(len(examples.concepts), int(architecture.model["embed_dim"]), generator=draw)
+        self.proxies = nn.Parameter(vectors.to(self.device) * 0.05)
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        if options.concept_weight:
+            self.trained.append(self.proxies)
+        self.optimizer = make_optimizer(model, options, extra=self.trained[-1:] if options.concept_weight else [])
         seed = options.seed * 1000 + self.group.rank
         self.sampler = Sampler(examples, seed=seed, captions=options.captions, pairs=options.image_weight > 0)
         self.generator = torch.Generator().manual_seed(seed)
@@ -111,9 +121,11 @@ class Trainer:
         fits = torch.from_numpy(batch.fits).to(self.device)
         scale = self.model.logit_scale.exp()  # type: ignore[union-attr, operator]
         total = clip_loss(images, texts, scale, positives=fits)
+        groups = torch.from_numpy(self.examples.concept[batch.rows]).to(self.device)
         if self.options.image_weight:
-            groups = torch.from_numpy(self.examples.concept[batch.rows]).to(self.device)
             total = total + self.options.image_weight * supervised_contrastive(images, groups)
+        if self.options.concept_weight:
+            total = total + self.options.concept_weight * proxy_loss(images, self.proxies, groups)
         return total
 
     def step(self) -> float:
@@ -125,7 +137,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._share_gradients()
-        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], 1.0)
+        nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
         clamp_scale(self.model)
         self._average()
@@ -135,7 +147,7 @@ class Trainer:
     def _share_gradients(self) -> None:
         if self.group.size == 1:
             return
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.trained if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         torch.distributed.all_reduce(flat)
         flat /= self.group.size
@@ -163,7 +175,11 @@ class Trainer:
 
     def settings(self) -> str:
         """What must agree for a run to be resumed."""
-        kept = {"batch_size": self.options.batch_size, "processes": self.group.size, "seed": self.options.seed}
+        kept = {
+            "batch_size": self.options.batch_size,
+            "processes": self.group.size,
+            "seed": self.options.seed,
+        }
         return json.dumps({"model": self.architecture.model, **kept}, sort_keys=True, default=list)
 
     def save(self, folder: Path) -> None:
@@ -171,9 +187,14 @@ class Trainer:
         states: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.averaged is not None:
             states["averaged"] = self.averaged.state_dict()
+        states["proxies"] = self.proxies.detach()
         states["generator"] = self.generator.get_state()
         save_checkpoint(
-            folder, states=states, random=self.sampler.state(), progress=self.progress, settings=self.settings()
+            folder,
+            states=states,
+            random=self.sampler.state(),
+            progress=self.progress,
+            settings=self.settings(),
         )
 
     def resume(self, folder: Path) -> bool:
@@ -186,6 +207,8 @@ class Trainer:
         self.optimizer.load_state_dict(states["optimizer"])
         if self.averaged is not None:
             self.averaged.load_state_dict(states.get("averaged", states["model"]))
+        with torch.no_grad():
+            self.proxies.copy_(states["proxies"])
         self.generator.set_state(states["generator"])
         self.sampler.restore(random)
         return True

@@ -1,4 +1,4 @@
-"""The training losses: CLIP's symmetric cross-entropy with several positives, and the supervised contrastive term."""
+"""The training losses: CLIP's, with several positives; supervised contrastive; and against all concepts."""
 
 from __future__ import annotations
 
@@ -54,3 +54,16 @@ def supervised_contrastive(features: Tensor, groups: Tensor, *, temperature: flo
         return features.sum() * 0.0
     mean = (log_p * partners).sum(dim=1)[has] / partners.sum(dim=1)[has]
     return -mean.mean()
+
+
+def proxy_loss(features: Tensor, proxies: Tensor, groups: Tensor, *, scale: float = 16.0) -> Tensor:
+    """Each picture near the learnt vector of its concept and far from all others' (arXiv:1811.12649).
+
+    A batch holds a small part of the concepts; here every picture is contrasted with all of them. features
+    [B, D] have rows of norm 1; proxies [C, D] need not; groups [B] are rows of proxies.
+
+    >>> round(float(proxy_loss(torch.eye(2), torch.zeros(4, 2), torch.tensor([0, 1]))), 4)  # log(4)
+    1.3863
+    """
+    logits = scale * features @ functional.normalize(proxies, dim=1).T
+    return functional.cross_entropy(logits, groups)

@@ -155,6 +155,10 @@ def config_json(architecture: Architecture) -> str:
         "std": list(architecture.std),
         "interpolation": architecture.preprocess.get("interpolation", "bicubic"),
         "resize_mode": architecture.preprocess.get("resize_mode", "shortest"),
-        **({"fill_color": architecture.preprocess["fill_color"]} if "fill_color" in architecture.preprocess else {}),
+        **(
+            {"fill_color": architecture.preprocess["fill_color"]}
+            if "fill_color" in architecture.preprocess
+            else {}
+        ),
     }
     return json.dumps({**architecture.model, "preprocess_cfg": preprocess}, indent=2) + "\n"

@@ -19,6 +19,7 @@ class TrainOptions:
     weight_decay: float = 0.1
     warmup: int = 200  # steps
     image_weight: float = 0.5  # of the image-image term; 0 leaves it out
+    concept_weight: float = 0.5  # of the term against the learnt vectors of all concepts; 0 leaves it out
     average: float = 0.998  # decay of the averaged weights that are exported; 0: the last weights
     freeze: tuple[str, ...] = ()  # towers: image, text
     seed: int = 0

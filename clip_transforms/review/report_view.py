@@ -1,0 +1,259 @@
+"""From what was read of a run to what the page shows: rows, sheets, checks, in words and lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clip_transforms.prompt_rules import NONE
+from clip_transforms.prompts import PromptSet
+from clip_transforms.review.report_histogram import Chart, chart
+from clip_transforms.review.report_values import (
+    Images,
+    LabelCount,
+    ReportOptions,
+    SetStats,
+    Sheet,
+    Tile,
+)
+from clip_transforms.review.thumbnails import Thumbnail
+
+_DECISIONS = {
+    "auto_accept": "accepted automatically",
+    "review": "for review",
+    "abstain": "no label given",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRow:
+    """One line of a set's list of labels. images counts the row's own and, for a group, all below it."""
+
+    label: str
+    note: str  # its display name, where that is no spelling of the id
+    images: int
+    own: int
+    share: float  # of the images
+    length: float  # 0..100, of its bar
+    depth: int  # in a hierarchy
+    anchor: str | None  # of its sheet
+    special: bool  # "none of these", or no label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileView:
+    """One tile: what was read, its picture, and what to write under it."""
+
+    index: int
+    tile: Tile
+    picture: Thumbnail | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SheetView:
+    """One sheet of the page."""
+
+    anchor: str
+    title: str
+    above: tuple[str, ...]  # the groups that the label is in, from the root
+    special: bool
+    images: int
+    share: float
+    score_mean: float
+    note: str
+    tiles: tuple[TileView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetView:
+    """All that the page shows of one prompt set."""
+
+    anchor: str
+    name: str
+    hash8: str
+    kind: str
+    rows: int
+    calibrated: int
+    given: int  # labels that at least one image has
+    more: tuple[int, int]  # labels beyond the list, and the images that have them
+    charts: tuple[Chart, ...]
+    decisions: tuple[tuple[str, str, int, float], ...]  # key, words, images, percent
+    reasons: tuple[tuple[str, int], ...]
+    labels: tuple[LabelRow, ...]
+    never: tuple[str, ...]
+    sheets: tuple[SheetView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the accounts: two numbers that must be equal."""
+
+    what: str
+    expected: int
+    found: int
+
+    @property
+    def holds(self) -> bool:
+        return self.expected == self.found
+
+
+def wanted_labels(stats: SetStats, *, sheets: int) -> list[str | None]:
+    """The labels that get a sheet: the most frequent, then none-of-these and no-label where there are any."""
+    special = [label for label in (NONE, None) if label in stats.labels]
+    return [*(label for label, _ in stats.frequent()[:sheets]), *special]
+
+
+def set_view(
+    stats: SetStats,
+    sheets: Sequence[Sheet],
+    *,
+    prompts: PromptSet | None,
+    pictures: Mapping[str, Thumbnail],
+    number: int,
+    options: ReportOptions,
+) -> SetView:
+    """The view of one set. prompts: the set itself, where the run keeps it; number: its place on the page."""
+    anchors = {sheet.label: f"set{number}-sheet{place}" for place, sheet in enumerate(sheets)}
+    frequent = stats.frequent()
+    beyond = frequent[options.max_bars :]
+    given = {label for label, _ in frequent}
+    name, _, hash8 = stats.tag.partition("@")
+    return SetView(
+        anchor=f"set{number}",
+        name=name,
+        hash8=hash8,
+        kind=_kind(stats),
+        rows=stats.rows,
+        calibrated=stats.calibrated,
+        given=len(frequent),
+        more=(len(beyond), sum(count.images for _, count in beyond)),
+        charts=_charts(stats),
+        decisions=tuple(
+            (key, words, stats.decisions[key], 100 * stats.decisions[key] / max(1, stats.rows))
+            for key, words in _DECISIONS.items()
+            if stats.decisions[key]
+        ),
+        reasons=tuple(stats.reasons.most_common()),
+        labels=_label_rows(stats, anchors, prompts=prompts, limit=options.max_bars),
+        never=() if prompts is None else tuple(key for key in prompts.classes if key not in given and key != NONE),
+        sheets=tuple(
+            _sheet_view(stats, sheet, anchors[sheet.label], pictures=pictures, options=options) for sheet in sheets
+        ),
+    )
+
+
+def sample_view(images: Images, pictures: Mapping[str, Thumbnail]) -> tuple[tuple[str, str, Thumbnail | None], ...]:
+    """The drawn images of a run without labels: image id, uri, picture."""
+    return tuple((image_id, uri, pictures.get(uri)) for image_id, uri in images.sample)
+
+
+def checks(
+    run: Mapping[str, Any], *, images: Images, failed: int, sets: Sequence[SetStats]
+) -> tuple[Check, ...]:
+    """What must be equal in a finished run: `run.json` against the rows of the folders."""
+    found = []
+    inputs, embedded, fails = (run.get(name) for name in ("inputs", "embedded", "failed"))
+    units = run.get("units")
+    if isinstance(units, Mapping) and {"planned", "committed"} <= set(units):
+        found.append(Check(what="units committed, of those planned", expected=units["planned"], found=units["committed"]))
+    if not run.get("from_run") and None not in (inputs, embedded, fails):
+        planned = run.get("planned_images")
+        if planned is not None:
+            found.append(Check(what="inputs with a row, of those planned", expected=planned, found=int(inputs or 0)))
+        found += [
+            Check(what="inputs = embedded + failed", expected=int(inputs or 0), found=int(embedded or 0) + int(fails or 0)),
+            Check(what="rows in embeddings/", expected=int(embedded or 0), found=images.rows),
+            Check(what="rows in failures/", expected=int(fails or 0), found=failed),
+        ]
+    found += [Check(what=f"rows in labels/{stats.tag}/", expected=images.rows, found=stats.rows) for stats in sets]
+    return tuple(found)
+
+
+def _kind(stats: SetStats) -> str:
+    if stats.multi:
+        return "several labels an image"
+    return "one label an image, in a hierarchy" if stats.paths else "one label an image"
+
+
+def _charts(stats: SetStats) -> tuple[Chart, ...]:
+    score = "calibrated probability of the label" if stats.calibrated else "probability of the best class"
+    margin = "distance to the nearest threshold" if stats.multi else "best class minus the second"
+    return (
+        chart(stats.scores, title="Confidence", note=score),
+        chart(stats.margins, title="Margin", note=margin),
+        chart(stats.entropies, title="Entropy", note="0: certain, 1: all classes alike"),
+    )
+
+
+def _label_rows(
+    stats: SetStats, anchors: Mapping[str | None, str], *, prompts: PromptSet | None, limit: int
+) -> tuple[LabelRow, ...]:
+    named = {label.id: label.name for label in prompts.labels} if prompts else {}
+    totals, order = _totals(stats, stats.frequent()[:limit])
+    special = [(key, words) for key, words in ((NONE, "none of these"), (None, "no label")) if key in stats.labels]
+    largest = max([*totals.values(), *(stats.labels[key].images for key, _ in special), 1])
+
+    def row(key: str | None, text: str, images: int, depth: int) -> LabelRow:
+        plain = text.replace("-", " ").replace("_", " ").casefold()
+        name = named.get(key or "", text)
+        return LabelRow(
+            label=text,
+            note="" if name.casefold() == plain else name,
+            images=images,
+            own=stats.labels.get(key, LabelCount()).images,
+            share=images / max(1, stats.rows),
+            length=round(100 * images / largest, 2),
+            depth=min(depth, 5),
+            anchor=anchors.get(key),
+            special=key is None or key == NONE,
+        )
+
+    return (
+        *(row(path[-1], path[-1], totals[path[-1]], len(path) - 1) for path in order),
+        *(row(key, words, stats.labels[key].images, 0) for key, words in special),
+    )
+
+
+def _totals(
+    stats: SetStats, counts: Sequence[tuple[str, LabelCount]]
+) -> tuple[dict[str, int], list[tuple[str, ...]]]:
+    """Images of each label and all below it, and the paths in the order of a tree, the largest first."""
+    totals: dict[str, int] = {}
+    paths: set[tuple[str, ...]] = set()
+    for label, count in counts:
+        path = stats.paths.get(label, (label,))
+        for depth, key in enumerate(path):
+            totals[key] = totals.get(key, 0) + count.images
+            paths.add(path[: depth + 1])
+    return totals, sorted(paths, key=lambda path: [(-totals[key], key) for key in path])
+
+
+def _sheet_view(
+    stats: SetStats, sheet: Sheet, anchor: str, *, pictures: Mapping[str, Thumbnail], options: ReportOptions
+) -> SheetView:
+    titles = {NONE: "none of these", None: "no label"}
+    drawn = len(sheet.tiles) - sheet.unsure
+    first = "nearest to a label first" if sheet.label is None else "least sure first"
+    if len(sheet.tiles) == sheet.images:
+        note = f"all {sheet.images:,}, {first}" if sheet.images > 1 else "the only one"
+        if drawn:
+            note = f"all {sheet.images:,}: {sheet.unsure} {first}, then the others"
+    else:
+        note = f"{sheet.unsure} of {sheet.images:,}, {first}"
+        if drawn:
+            note += f"; then {drawn} drawn at random (seed {options.seed})"
+    return SheetView(
+        anchor=anchor,
+        title=titles.get(sheet.label) or str(sheet.label),
+        above=stats.paths.get(sheet.label or "", ())[:-1],
+        special=sheet.label in titles,
+        images=sheet.images,
+        share=sheet.images / max(1, stats.rows),
+        score_mean=sheet.score_mean,
+        note=note,
+        tiles=tuple(
+            TileView(index=index, tile=tile, picture=pictures.get(tile.uri))
+            for index, tile in enumerate(sheet.tiles)
+        ),
+    )

@@ -1,0 +1,69 @@
+"""Training pictures from any source that the main job reads: folders, manifests, Parquet, webdataset shards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+
+import pyarrow as pa
+
+from clip_transforms.elements import Failure, ImageError, RequestError
+from clip_transforms.fetch import FetchOptions, fetch
+from clip_transforms.sources.options import PlanItem, SourceOptions
+from clip_transforms.sources.reading import read_unit
+from clip_transforms.sources.scanning import scan
+from clip_transforms.training.examples import Examples, gather, with_captions
+from schemas.plan import PLAN
+
+logger = logging.getLogger(__name__)
+
+
+def read_rows(
+    inputs: Sequence[str], sources: SourceOptions, *, limit: int | None = None
+) -> Iterator[tuple[bytes, str | None, str | None]]:
+    """(encoded picture, caption, extra) of every input that can be read; what cannot is logged and left out.
+
+    Raises RequestError where an input is not there or has nothing to read, StoreError where a store fails.
+    """
+    fetching = FetchOptions(max_bytes=sources.max_bytes, storage_options=sources.storage_options)
+    yield from islice(_rows(inputs, sources, fetching), limit)
+
+
+def _rows(
+    inputs: Sequence[str], sources: SourceOptions, fetching: FetchOptions
+) -> Iterator[tuple[bytes, str | None, str | None]]:
+    for item in scan(inputs, sources):
+        with closing(read_unit(item.kind, _table(item), sources)) as found:  # type: ignore[type-var]
+            for image in found:
+                if isinstance(image, Failure):
+                    logger.warning("%s is left out: %s", image.uri, image.message)
+                    continue
+                try:
+                    data = image.payload if image.payload is not None else fetch(image.url, fetching)
+                except ImageError as error:
+                    logger.warning("%s is left out: %s", image.uri, error)
+                    continue
+                yield data, image.caption, image.extra
+
+
+def _table(item: PlanItem) -> pa.Table:
+    row = {name: getattr(item, name) for name in PLAN.names if name != "unit"}
+    return pa.Table.from_pylist([{"unit": 0, **row, "kind": item.kind.value}], schema=PLAN)
+
+
+def read_examples(
+    inputs: Sequence[str], sources: SourceOptions, *, side: int, limit: int | None = None
+) -> Examples:
+    """All pictures with a caption, decoded to `side` pixels and held in memory (4 * side * side bytes each).
+
+    Raises RequestError where nothing has a caption, or fewer than two pictures can be used.
+    """
+    examples = gather(with_captions(read_rows(inputs, sources, limit=limit)), side=side)
+    if len(set(examples.captions)) < 2:
+        raise RequestError(
+            f"all {len(examples)} pictures have the caption {examples.captions[0][0]!r}: contrastive training "
+            "needs different captions"
+        )
+    return examples

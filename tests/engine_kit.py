@@ -1,0 +1,116 @@
+"""Sinks, encoders and references for the engine's tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from helpers import image_bytes, make_image
+from PIL import Image
+
+from clip_transforms.elements import Failure, ImageInfo, ImageRef, Reason
+from clip_transforms.encoders import FakeEncoder, Float32, UInt8
+from clip_transforms.encoders.fake import FakeOptions
+from clip_transforms.engine import EncodedBatch, Engine, EngineOptions, EngineStats
+from clip_transforms.images import DecodeOptions, decode_to_pixels
+
+WAIT_S = 60.0  # a deadlock's sign; nothing here takes a second
+POISON = (255, 0, 255)
+
+
+class RecordingSink:
+    """Keeps all outcomes, and fails the test's unit if two calls overlap."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Float32] = {}
+        self.infos: dict[str, ImageInfo] = {}
+        self.failures: dict[str, Failure] = {}
+        self.order: list[str] = []
+        self.threads: set[str] = set()
+        self._busy = threading.Lock()
+
+    def embedded(self, batch: EncodedBatch) -> None:
+        assert self._busy.acquire(blocking=False), "two calls at once"
+        assert len(batch.refs) == len(batch.infos) == len(batch.embeddings) > 0
+        assert batch.embeddings.dtype == np.float32
+        for ref, info, row in zip(batch.refs, batch.infos, batch.embeddings, strict=True):
+            assert ref.payload is None
+            self._add(ref.image_id)
+            self.rows[ref.image_id] = row.copy()
+            self.infos[ref.image_id] = info
+        self._busy.release()
+
+    def failed(self, failure: Failure) -> None:
+        assert self._busy.acquire(blocking=False), "two calls at once"
+        self._add(failure.image_id)
+        self.failures[failure.image_id] = failure
+        self._busy.release()
+
+    def _add(self, image_id: str) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.order.append(image_id)
+
+    def reasons(self) -> dict[str, Reason]:
+        return {image_id: failure.reason for image_id, failure in self.failures.items()}
+
+
+class PoisonedEncoder(FakeEncoder):
+    """Raises for a batch that holds an image of the colour POISON; NaN for one that is black."""
+
+    def encode_images(self, pixels: UInt8) -> Float32:
+        if (pixels == np.array(POISON, np.uint8)).all(axis=(1, 2, 3)).any():
+            raise ValueError(f"cannot encode <Tensor at {hex(id(pixels))}>")
+        rows = super().encode_images(pixels)
+        rows[(pixels == 0).all(axis=(1, 2, 3))] = np.nan
+        return rows
+
+
+def plain(colour: tuple[int, int, int]) -> bytes:
+    """A PNG of one colour."""
+    return image_bytes(Image.new("RGB", (40, 40), colour), kind="PNG")
+
+
+def ref(image_id: str, payload: bytes | None = None, *, url: str = "", size: int | None = None) -> ImageRef:
+    return ImageRef(image_id=image_id, uri=f"uri-{image_id}", url=url, size=size, payload=payload)
+
+
+def good(count: int, prefix: str = "") -> list[ImageRef]:
+    """`count` different images that carry their bytes."""
+    return [ref(f"{prefix}{seed}", image_bytes(make_image(seed))) for seed in range(count)]
+
+
+def expected_row(data: bytes, encoder: FakeEncoder) -> Float32:
+    """What the engine should find for an image, by hand."""
+    pixels, _ = decode_to_pixels(data, DecodeOptions(), encoder.preprocess)
+    return encoder.encode_images(pixels[None])[0]
+
+
+def options(**changes: object) -> EngineOptions:
+    """Small ones."""
+    small: dict[str, object] = {"batch_size": 8, "fetch_threads": 4, "decode_threads": 2}
+    return EngineOptions(**{**small, **changes})  # type: ignore[arg-type]
+
+
+def fake(**changes: object) -> FakeEncoder:
+    return FakeEncoder(FakeOptions(**changes))  # type: ignore[arg-type]
+
+
+def run_all(engine: Engine, units: Iterable[Iterable[ImageRef | Failure]]) -> list[RecordingSink]:
+    """Submit all units at once, each from a thread of its own; their sinks, in order."""
+    with ThreadPoolExecutor(16) as pool:
+        return [sink for sink, _ in pool.map(lambda unit: run_one(engine, unit), units)]
+
+
+def run_one(engine: Engine, items: Iterable[ImageRef | Failure]) -> tuple[RecordingSink, EngineStats]:
+    """One unit's sink and stats."""
+    sink = RecordingSink()
+    return sink, engine.submit(iter(items), sink).result(WAIT_S)
+
+
+def stepped(items: list[ImageRef], steps: threading.Semaphore) -> Iterator[ImageRef]:
+    """Each item waits for a step."""
+    for item in items:
+        assert steps.acquire(timeout=WAIT_S)
+        yield item

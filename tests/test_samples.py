@@ -1,0 +1,46 @@
+"""The shipped sample images: what is there, that the script draws them, and that the prompt set names them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clip_transforms
+from benchmarks.tiny.draw_samples import SUBJECTS, draw_all
+from clip_transforms.prompts import load_prompt_set
+
+SAMPLES = (
+    Path(clip_transforms.__file__).parent / "samples"
+    if clip_transforms.__file__
+    else Path("clip_transforms/samples")
+)
+
+
+def test_there_are_two_pictures_of_each_thing_and_they_are_small() -> None:
+    paths = sorted(SAMPLES.glob("*.png"))
+    assert [path.name for path in paths] == sorted(
+        f"{name}-{style}.png" for name in SUBJECTS for style in ("flat", "ink")
+    )
+    assert len(paths) == 36
+    assert sum(path.stat().st_size for path in paths) < 400_000
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.size == (192, 192)
+
+
+def test_the_prompt_set_names_what_they_show() -> None:
+    prompts = load_prompt_set("samples")
+    assert [label.id for label in prompts.labels] == list(SUBJECTS)
+
+
+@pytest.mark.slow
+def test_the_script_draws_the_shipped_pictures(tmp_path: Path) -> None:
+    drawn = draw_all(tmp_path)
+    for path in drawn:
+        with Image.open(path) as new, Image.open(SAMPLES / path.name) as shipped:
+            difference = np.asarray(new.convert("RGB"), float) - np.asarray(shipped.convert("RGB"), float)
+        # Another version of Pillow may choose a palette colour or an edge pixel otherwise, but no other drawing.
+        assert np.abs(difference).mean() < 2, path.name
