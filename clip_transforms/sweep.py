@@ -46,10 +46,10 @@ def sweep(store: Store, planned_units: Iterable[str], *, tasks: Sequence[str] = 
     the commits were read, and is one of these. A commit lists it and nothing supersedes it: it stays. Its
     task is committed for its unit without it, or what lists it was superseded: a commit never changes, so
     nothing will ever list it again: it goes. Its task is not committed: its attempt may be alive and win: it
-    stays. The other way round, what is made between the two (a retry, and label rows of what it embedded) would be
-    judged by commits older than itself. Parts of no plan of this store were left by workers of an overwritten
-    run, whose commits no reader counts: they go. That is decided after the listing too: no unit starts before
-    its plan is there.
+    stays. The other way round, what is made between the two (a retry, and label rows of what it embedded)
+    would be judged by commits older than itself. Parts of no plan of this store were left by workers of an
+    overwritten run, whose commits no reader counts: they go. That is decided after the listing too: no unit
+    starts before its plan is there.
     Memory: the names of the parts and of the units.
     """
     parts = {entry.name for folder in _PART_FOLDERS for entry in store.list(folder)}

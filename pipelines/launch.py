@@ -7,9 +7,12 @@ import difflib
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -40,25 +43,56 @@ class RunnerError(BeamclipError):
 
 
 def guarded(work: Callable[[], int], *, verbose: bool = False, on_interrupt: Callable[[], str] | None = None) -> int:
-    """Call `work`, turn what it raises into one line on stderr and an exit code."""
+    """Call `work`, turn what it raises into one line on stderr and an exit code.
+
+    SIGINT and SIGTERM end the work as KeyboardInterrupt, also where a runner wraps that into an error of its
+    own; the second one kills.
+    """
+    with _interruptible() as interrupted:
+        try:
+            return int(work())
+        except KeyboardInterrupt:
+            interrupted.set()
+        except RequestError as error:
+            code = _say(error, Exit.REQUEST, verbose, interrupted)
+        except ContractError as error:
+            code = _say(error, Exit.CONTRACT, verbose, interrupted)
+        except BrokenPipeError:
+            # The reader of our output has gone: point stdout elsewhere, so that the interpreter's flush is silent.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return Exit.RUNNER
+        except Exception as error:  # noqa: BLE001 - the top of the program: said, and an exit code
+            code = _say(error, Exit.RUNNER, verbose, interrupted)
+        if interrupted.is_set():
+            sys.stderr.write(f"\nbeamclip: interrupted{on_interrupt() if on_interrupt else ''}\n")
+            return Exit.INTERRUPTED
+        return code
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Sets the event at SIGINT and SIGTERM and raises KeyboardInterrupt; restores the handlers."""
+    interrupted = threading.Event()
+
+    def interrupt(number: int, frame: object) -> None:  # noqa: ARG001
+        interrupted.set()
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return int(work())
-    except RequestError as error:
-        return _say(error, Exit.REQUEST, verbose)
-    except ContractError as error:
-        return _say(error, Exit.CONTRACT, verbose)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\nbeamclip: interrupted{on_interrupt() if on_interrupt else ''}\n")
-        return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone: point stdout elsewhere, so that the interpreter's flush is silent.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.RUNNER
-    except Exception as error:  # noqa: BLE001 - the top of the program: said, and an exit code
-        return _say(error, Exit.RUNNER, verbose)
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _say(error: Exception, code: Exit, verbose: bool) -> int:
+def _say(error: Exception, code: Exit, verbose: bool, interrupted: threading.Event) -> int:
+    if interrupted.is_set():
+        return code
     if verbose:
         logging.getLogger(__name__).error("the command failed", exc_info=error)
     text = str(error) or type(error).__name__

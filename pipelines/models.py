@@ -38,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="a JSON array instead of a table")
     pull = commands.add_parser(
         "pull",
-        help="fetch a model's weights and tokenizer into this machine's cache",
-        description="Prints where the weights are. Files of a store are kept in $BEAMCLIP_CACHE (default: the "
+        help="fetch weights and tokenizer into this machine's cache",
+        description="Prints where the weights are. Files of a store are in $BEAMCLIP_CACHE (default: the "
         "user's cache folder), files of the Hugging Face hub in that library's cache ($HF_HOME).",
         allow_abbrev=False,
     )

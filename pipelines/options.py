@@ -43,6 +43,10 @@ class Identity:
 IDENTITY_DEFAULTS = Identity()
 
 
+_SECRETS = ("key", "secret", "token", "password", "account_key", "sas_token", "connection_string", "client_secret")
+_NO_SECRETS = ("anon", "google_default", "cloud", "cache", "browser", None)
+
+
 def build_parser(command: str, description: str, *, labels: bool) -> argparse.ArgumentParser:
     """The parser of `beamclip <command>`; options of the run's identity are absent unless given."""
     parser = argparse.ArgumentParser(
@@ -204,6 +208,11 @@ def storage_options(pairs: Sequence[str]) -> dict[str, object]:
             options[key] = json.loads(value)
         except ValueError:
             options[key] = value
+        if key in _SECRETS and options[key] not in _NO_SECRETS:
+            raise RequestError(
+                f"--storage-option {key}: secrets are not taken on the command line, where they would travel to "
+                "every worker and log; give the machines their own credentials (environment, service account)"
+            )
     return options
 
 

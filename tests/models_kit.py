@@ -63,7 +63,7 @@ def _wake(tower: ModifiedResNet) -> None:
     norms = [module for module in tower.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
-        norm.momentum = 1.0
+        norm.momentum = 0.9
     torch.nn.init.normal_(tower.attnpool.positional_embedding, 0, 0.01)
     with torch.no_grad():
         tower.train()(torch.randn(8, 3, 64, 64))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
+import faulty_store  # noqa: F401 (for workers in processes of their own)
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +17,7 @@ from clip_transforms.commits import Commit, read_commit, write_commit
 from clip_transforms.live import live_parts
 from clip_transforms.sink import Part, PartWriter, new_attempt, part_stem
 from clip_transforms.storage import Store
+from clip_transforms.sweep import overwrite
 
 PLAN_ID = "0123abcd"
 TAG = "pets@0a1b2c3d"
@@ -167,3 +171,31 @@ def live_ids(store: Store, folder: str = "embeddings") -> list[str]:
         assert table.num_rows == part.rows
         found.extend(table.column("image_id").to_pylist())
     return sorted(found)
+
+
+def do_units(url: str, units: list[str], rows: int) -> None:
+    """What a worker does: embed and label each unit that is not."""
+    store = Store(url)
+    for unit in units:
+        embed(store, unit, rows=rows)
+        label(store, unit, rows=rows)
+
+
+def race(url: str, units: list[str], rows: int, barrier: Barrier) -> None:
+    """A worker that starts with others, and does not look whether a unit is done."""
+    barrier.wait()
+    store = Store(url)
+    for unit in units:
+        embed(store, unit, rows=rows, look=False)
+
+
+def faulty_worker(url: str, units: list[str], rows: int, variables: Mapping[str, str]) -> None:
+    """A worker whose store fails as the variables say."""
+    os.environ.update(variables)
+    do_units(url, units, rows)
+
+
+def faulty_overwrite(url: str, variables: Mapping[str, str]) -> None:
+    """An overwrite that is killed at a delete."""
+    os.environ.update(variables, FAULTY_ACTION="kill", FAULTY_OPERATIONS="delete")
+    overwrite(Store(url))

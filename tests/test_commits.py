@@ -15,7 +15,20 @@ from pathlib import Path
 
 import faulty_store
 import pytest
-from store_kit import PLAN_ID, TAG, attempt, embed, ids_of, label, live_ids, unit_names, write_part
+from store_kit import (
+    PLAN_ID,
+    TAG,
+    attempt,
+    do_units,
+    embed,
+    faulty_overwrite,
+    faulty_worker,
+    ids_of,
+    live_ids,
+    race,
+    unit_names,
+    write_part,
+)
 
 from clip_transforms.commits import (
     Commit,
@@ -30,7 +43,7 @@ from clip_transforms.commits import (
 from clip_transforms.elements import ContractError, RequestError, StoreError
 from clip_transforms.live import Counts, count, live_parts, unit_state
 from clip_transforms.sink import Part
-from clip_transforms.storage import Store
+from clip_transforms.storage import Store, StoredObject
 from clip_transforms.sweep import overwrite, sweep
 
 UNIT = unit_names(1)[0]
@@ -47,7 +60,7 @@ def store(tmp_path: Path) -> Store:
 def processes() -> Iterator[ForkServerContext]:
     """Starts processes in a few milliseconds, with the library loaded."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["store_kit", "faulty_store"])
+    context.set_forkserver_preload(["pytest", "fsspec", "pyarrow.parquet", "tenacity"])
     return context
 
 
@@ -57,14 +70,6 @@ def names_of(*commits: Commit, folder: str) -> tuple[str, ...]:
 
 def listed_parts(store: Store) -> set[str]:
     return {entry.name for entry in store.list() if entry.name.endswith(".parquet")}
-
-
-def do_units(url: str, units: list[str], rows: int) -> None:
-    """What a worker does: embed and label each unit that is not."""
-    store = Store(url)
-    for unit in units:
-        embed(store, unit, rows=rows)
-        label(store, unit, rows=rows)
 
 
 def check_done(store: Store, units: list[str]) -> None:
@@ -181,13 +186,6 @@ def write_plan(store: Store, *, units: int = 1, plan: str = PLAN_ID) -> None:
 # -- races, faults and kills
 
 
-def race(url: str, units: list[str], rows: int, barrier: object) -> None:
-    barrier.wait()  # type: ignore[attr-defined]
-    store = Store(url)
-    for unit in units:
-        embed(store, unit, rows=rows, look=False)
-
-
 def test_processes_racing_for_commits(store: Store, processes: ForkServerContext) -> None:
     units, barrier = unit_names(20), processes.Barrier(3)
     racers = [processes.Process(target=race, args=(store.root, units, ROWS, barrier)) for _ in range(3)]
@@ -227,11 +225,6 @@ def test_killed_at_random_moments(store: Store, processes: ForkServerContext) ->
     check_done(store, units)
 
 
-def faulty_worker(url: str, units: list[str], variables: dict[str, str]) -> None:
-    os.environ.update(variables)
-    do_units(url, units, ROWS)
-
-
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("action", ["kill", "raise"])
 def test_a_fault_at_each_write(tmp_path: Path, processes: ForkServerContext, when: str, action: str) -> None:
@@ -239,7 +232,7 @@ def test_a_fault_at_each_write(tmp_path: Path, processes: ForkServerContext, whe
     for number in range(1, writes + 1):
         store = Store(f"faulty://{tmp_path}/run{number}")
         variables = {"FAULTY_AT": str(number), "FAULTY_WHEN": when, "FAULTY_ACTION": action}
-        worker = processes.Process(target=faulty_worker, args=(store.root, units, variables))
+        worker = processes.Process(target=faulty_worker, args=(store.root, units, ROWS, variables))
         if action == "kill":
             worker.start()
             worker.join(30)
@@ -428,22 +421,25 @@ def test_a_sweep_deletes_only_what_can_no_longer_win(store: Store) -> None:
 def test_a_sweep_judges_nothing_that_appears_while_it_reads(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between its listing and its reading, a unit is retried and labelled: none of that goes."""
-    embedded = first(store)
-    folders, done = Store.folders, []
+    """A unit is retried, and labelled, after the retries were read and before the labels are."""
+    other = unit_names(2)[1]
+    do_units(store.root, [other], ROWS)
+    commits = [first(store), retry(store, embedded=["c"], failed=["d", "e"])]
+    listing, done = Store.list, []
 
-    def busy(self: Store, prefix: str = "") -> tuple[str, ...]:
-        found = folders(self, prefix)
-        if prefix == "commits" and not done:
-            done.append(True)
-            new = retry(store, embedded=["c"], failed=["d", "e"])
-            label_all(store, ["a", "b", "c"], sources=names_of(embedded, new, folder="embeddings"))
-        return found
+    def busy(self: Store, prefix: str = "") -> Iterator[StoredObject]:
+        if prefix == "commits/embed" and not done:
+            done.append(prefix)
+            commits.append(retry(store, embedded=["d"], failed=["e"], number=2))
+            label_all(store, ["a", "b", "c", "d"], sources=names_of(*commits, folder="embeddings"))
+        return listing(self, prefix)
 
-    monkeypatch.setattr(Store, "folders", busy)
-    sweep(store, [UNIT])
-    assert live_ids(store) == ["a", "b", "c"] == live_ids(store, f"labels/{TAG}")
-    assert live_ids(store, "failures") == ["d", "e"]
+    monkeypatch.setattr(Store, "list", busy)
+    sweep(store, [UNIT, other])
+    assert done
+    expected = [*ids_of(other, ROWS), "a", "b", "c", "d"]
+    assert live_ids(store) == expected == live_ids(store, f"labels/{TAG}")
+    assert live_ids(store, "failures") == ["e"]
 
 
 FOREIGN = (
@@ -509,8 +505,3 @@ def test_a_killed_overwrite_can_be_run_again(
         full_run(store)
     overwrite(store)
     assert {entry.name for entry in store.list()} == {*FOREIGN, "lease/1.json"}
-
-
-def faulty_overwrite(url: str, variables: dict[str, str]) -> None:
-    os.environ.update(variables, FAULTY_ACTION="kill", FAULTY_OPERATIONS="delete")
-    overwrite(Store(url))

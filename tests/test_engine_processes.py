@@ -115,7 +115,7 @@ def test_an_image_that_kills_its_process_fails_alone(engines: list[Engine]) -> N
 
 @pytest.mark.usefixtures("site")
 def test_a_process_that_is_killed_loses_nothing(tmp_path: Path, engines: list[Engine]) -> None:
-    engine = Engine(fake(), options(fetch_processes=2, fetch_threads=8))
+    engine = Engine(fake(), options(fetch_processes=2, fetch_threads=16))
     engines.append(engine)
     paths = [tmp_path / f"{number}.jpg" for number in range(6)]
     items = [*good(40), *(ref(f"slow{n}", url=f"slow://{path}") for n, path in enumerate(paths))]

@@ -1,4 +1,4 @@
-"""The shipped sample images: what is there, that the script draws them, and that the prompt set names them all."""
+"""The shipped sample images: what is there, that the script draws them, and that a prompt set names them."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def test_the_script_draws_the_shipped_pictures(tmp_path: Path) -> None:
     for path in drawn:
         with Image.open(path) as new, Image.open(SAMPLES / path.name) as shipped:
             difference = np.asarray(new.convert("RGB"), float) - np.asarray(shipped.convert("RGB"), float)
-        # Another version of Pillow may choose a palette colour or an edge pixel otherwise, but no other drawing.
+        # Another version of Pillow may choose another palette colour or edge pixel, but draws no other thing.
         assert np.abs(difference).mean() < 2, path.name

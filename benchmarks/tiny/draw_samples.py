@@ -337,7 +337,7 @@ SUBJECTS: dict[str, Callable[[Sketch, int], None]] = {
 
 
 def draw_all(folder: Path, *, seed: int = 7) -> list[Path]:
-    """Writes every subject in both styles as `<subject>-flat.png` and `<subject>-ink.png`; returns the paths."""
+    """Writes every subject as `<subject>-flat.png` and `<subject>-ink.png`; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     paths = []

@@ -1,4 +1,4 @@
-"""Measures a model on the validation set of the recipe: `python -m benchmarks.tiny.judge --data DIR/validation`.
+"""Measures a model on the recipe's validation set: `python -m benchmarks.tiny.judge --data DIR/validation`.
 
 For each whole style that is not trained on: top-1 and top-5 over 30 everyday classes, and over every noun of
 one word that has an emoji, each with its 95 % Wilson interval; for prompt ensembles and for bare names.
@@ -20,10 +20,11 @@ from PIL import Image
 from clip_transforms.encoders import EncoderSpec, load
 from clip_transforms.pixels import to_pixels
 
-EVERYDAY = (
-    "dog cat horse cow pig rabbit chicken fish snake turtle butterfly bee tree flower apple banana strawberry carrot "
-    "pizza cake car bus airplane ship train bicycle house clock umbrella guitar"
-).split()
+EVERYDAY = [
+    "dog", "cat", "horse", "cow", "pig", "rabbit", "chicken", "fish", "snake", "turtle", "butterfly", "bee",
+    "tree", "flower", "apple", "banana", "strawberry", "carrot", "pizza", "cake", "car", "bus", "airplane",
+    "ship", "train", "bicycle", "house", "clock", "umbrella", "guitar",
+]  # fmt: skip
 TEMPLATES = ("{}", "a {}", "a picture of a {}", "a drawing of a {}", "an icon of a {}", "a photo of a {}")
 
 

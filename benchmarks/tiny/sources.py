@@ -105,6 +105,9 @@ class Drawing:
     path: Path | None = None
 
 
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+
+
 def icon_drawings(source: Source, folder: Path, emoji: Emoji) -> Iterator[Drawing]:
     """The drawings of an unpacked iconify package that name something that can be drawn."""
     data = json.loads((folder / "icons.json").read_text())
@@ -121,7 +124,7 @@ def icon_drawings(source: Source, folder: Path, emoji: Emoji) -> Iterator[Drawin
             continue
         width, height = icon.get("width", data.get("width", 16)), icon.get("height", data.get("height", 16))
         box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}">'
+        svg = f'<svg {NAMESPACES} viewBox="{box}">'
         yield Drawing(
             key=f"{source.name}/{name}", source=source, concept=concept, svg=f"{svg}{icon['body']}</svg>"
         )
@@ -133,13 +136,14 @@ SKIPPED = re.compile(
     r"simple|white|ornamental|diagrams|logos|folders|stickmen|duplicates|jigsaw|aiga-symbols|gradients|patterns)(/|$)"
 )
 FOLDERS = {
-    "dogs": "dog", "horses": "horse", "housecats": "cat", "bears": "bear", "penguin": "penguin", "birds": "bird",
-    "fish": "fish", "bugs": "insect", "dinosaurs": "dinosaur", "trees": "tree", "flowers": "flower",
-    "evergreen": "tree", "vehicles": "vehicle", "fruit": "fruit", "vegetables": "vegetable", "homes": "house",
-    "books": "book", "hats": "hat", "jewelry": "jewelry", "bulb": "light bulb", "battery": "battery",
-    "telephone": "telephone", "clocks": "clock", "boating": "boat", "furniture": "furniture", "toys": "toy",
-    "weapons": "weapon", "tools": "tool", "mammals": "animal", "animals": "animal", "beverages": "drink",
-    "desserts": "dessert", "clothing": "clothes", "dice": "dice", "music": "musical instrument", "food": "food",
+    "dogs": "dog", "horses": "horse", "housecats": "cat", "bears": "bear", "penguin": "penguin",
+    "birds": "bird", "fish": "fish", "bugs": "insect", "dinosaurs": "dinosaur", "trees": "tree",
+    "flowers": "flower", "evergreen": "tree", "vehicles": "vehicle", "fruit": "fruit",
+    "vegetables": "vegetable", "homes": "house", "books": "book", "hats": "hat", "jewelry": "jewelry",
+    "bulb": "light bulb", "battery": "battery", "telephone": "telephone", "clocks": "clock",
+    "boating": "boat", "furniture": "furniture", "toys": "toy", "weapons": "weapon", "tools": "tool",
+    "mammals": "animal", "animals": "animal", "beverages": "drink", "desserts": "dessert",
+    "clothing": "clothes", "dice": "dice", "music": "musical instrument", "food": "food",
 }  # fmt: skip
 SPECIFIC = {
     "dog",
@@ -158,7 +162,7 @@ SPECIFIC = {
 
 
 def clipart_drawings(source: Source, folder: Path, emoji: Emoji) -> Iterator[Drawing]:
-    """The drawings of Debian's openclipart-png, captions from file and folder names, authors' names dropped."""
+    """The drawings of Debian's openclipart-png, captions from file and folder names without the authors'."""
     lexicon = emoji.lexicon
     for path in sorted(folder.rglob("*.png")):
         inside = path.relative_to(folder).as_posix()

@@ -8,28 +8,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Lexicographer files of things that can be drawn: animal, artifact, body, food, object, person, phenomenon, plant.
+# Lexicographer files of what can be drawn: animal, artifact, body, food, object, person, phenomenon, plant.
 CONCRETE = frozenset({5, 6, 8, 13, 17, 18, 19, 20})
 # Words that name a variant, a symbol beside the thing, or a part of an interface: never the thing itself.
-MODIFIERS = frozenset(
-    "alt flat duo duotone outline outlined fill filled solid line linear bold thin light broken rounded round sharp "
-    "twotone negative variant off on add plus minus check remove delete edit alert cancel slash x w h s m l xl sign "
-    "face symbol small medium large big simple black white dark new old regular icon one two three four five six "
-    "button circle square rectangle oval diamond shape left right up down top bottom horizontal vertical with and of "
-    "the in a an to for closed open mini outline1 emoji full half empty".split()
+_MODIFIERS = (
+    "alt flat duo duotone outline outlined fill filled solid line linear bold thin light broken rounded "
+    "round sharp twotone negative variant off on add plus minus check remove delete edit alert cancel "
+    "slash x w h s m l xl sign face symbol small medium large big simple black white dark new old regular "
+    "icon one two three four five six button circle square rectangle oval diamond shape left right up "
+    "down top bottom horizontal vertical with and of the in a an to for closed open mini outline1 emoji "
+    "full half empty"
 )
-INTERFACE = frozenset(
-    "arrow file folder chart graph text layout align user account cursor document page grid table column row list "
-    "menu link tab window app application view border format font number letter database server code cell cart "
-    "label tag badge filter sort panel sidebar code node branch chip share download upload message chat comment "
-    "note calendar data web browser paragraph point interface logo brand print pad pin place location station "
-    "business man woman person people group member gender male female hand finger gesture line angle corner stop "
-    "hierarchy network signal wifi volume play player player pause record media marker area level bar center "
-    "transfer section block set print copy paste box frame field form board card sheet bill note stack "
-    "px mp git max equal more auto device forward information crop switch mobile forward sound time day night "
-    "rain wind air net app set electric color colour height width size speed step zoom sync share export import "
-    "can base process object lot head back front side way end piece unit mark dot type care case cover".split()
+MODIFIERS = frozenset(_MODIFIERS.split())
+_INTERFACE = (
+    "arrow file folder chart graph text layout align user account cursor document page grid table column "
+    "row list menu link tab window app application view border format font number letter database server "
+    "code cell cart label tag badge filter sort panel sidebar node branch chip share download upload "
+    "message chat comment note calendar data web browser paragraph point interface logo brand print pad "
+    "pin place location station business man woman person people group member gender male female hand "
+    "finger gesture line angle corner stop hierarchy network signal wifi volume play player pause record "
+    "media marker area level bar center transfer section block set copy paste box frame field form board "
+    "card sheet bill stack px mp git max equal more auto device forward information crop switch mobile "
+    "sound time day night rain wind air net electric color colour height width size speed step zoom sync "
+    "export import can base process object lot head back front side way end piece unit mark dot type care "
+    "case cover"
 )
+INTERFACE = frozenset(_INTERFACE.split())
 SKIN = re.compile(r"skin[ -]tone")
 
 

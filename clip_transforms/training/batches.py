@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +81,7 @@ class Sampler:
 
     def restore(self, state: dict[str, object]) -> None:
         """Goes on where `state` was taken."""
-        version, numbers, gauss = state["random"]  # type: ignore[misc]
+        version, numbers, gauss = cast("tuple[int, list[int], float | None]", state["random"])
         self.random.setstate((version, tuple(numbers), gauss))
         self.numpy.bit_generator.state = state["numpy"]  # type: ignore[assignment]
 

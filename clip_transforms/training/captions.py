@@ -10,7 +10,8 @@ from clip_transforms.templates import fill, shipped_templates, template_sets
 #: Sentences beside the shipped template sets; these are drawn as often as all of those together.
 PLAIN = (
     "a {}", "a photo of a {}.", "a picture of a {}", "a drawing of a {}", "an illustration of a {}",
-    "an icon of a {}", "a cartoon of a {}", "clip art of a {}", "an image of the {}", "the {}", "an emoji of a {}",
+    "an icon of a {}", "a cartoon of a {}", "clip art of a {}", "an image of the {}", "the {}",
+    "an emoji of a {}",
     "a photo of the {}.", "this is a {}", "a {} on a plain background", "a colorful {}",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Pictures with captions, decoded and held in memory as uint8 with alpha, and how they are read from a source."""
+"""Pictures with captions, decoded and held in memory as uint8 with alpha."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def to_square(data: bytes, side: int) -> npt.NDArray[np.uint8]:
-    """An encoded picture as [side, side, 4]: the whole of it, centred, clear around it. Raises OSError, ValueError."""
+    """An encoded picture as [side, side, 4]: all of it, centred. Raises OSError, ValueError."""
     with Image.open(io.BytesIO(data)) as opened:
         image = opened.convert("RGBA")
     scale = side / max(image.size)
@@ -124,7 +124,7 @@ def gather(found: Iterable[Example], *, side: int) -> Examples:
         kept.append(example)
     if len(kept) < 2:
         raise RequestError(
-            f"training needs at least 2 pictures with captions, and the input has {len(kept)} that can be used"
+            f"training needs at least 2 pictures with captions: of this input {len(kept)} can be used"
         )
     concepts = list(dict.fromkeys(example.concept or "" for example in kept))
     numbers = {name: number for number, name in enumerate(concepts)}

@@ -53,7 +53,9 @@ def rate_at(step: int, options: TrainOptions) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def make_optimizer(model: nn.Module, options: TrainOptions, *, extra: Sequence[nn.Parameter]) -> torch.optim.AdamW:
+def make_optimizer(
+    model: nn.Module, options: TrainOptions, *, extra: Sequence[nn.Parameter]
+) -> torch.optim.AdamW:
     """AdamW; gains, biases and the logit scale are not decayed (as in CLIP)."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     plain = [*(p for _, p in named if p.ndim < 2), *extra]
@@ -83,7 +85,7 @@ class Trainer:
         self.examples = examples
         self.device = torch.device(options.device)
         self.model = model.to(self.device)
-        self.model.visual.to(memory_format=torch.channels_last)  # type: ignore[union-attr, operator]
+        self.model.get_submodule("visual").to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if options.average else None
         # From a generator of their own: every process must begin with the same ones.
         draw = torch.Generator().manual_seed(options.seed)
@@ -92,7 +94,9 @@ class Trainer:
         self.trained = [p for p in model.parameters() if p.requires_grad]
         if options.concept_weight:
             self.trained.append(self.proxies)
-        self.optimizer = make_optimizer(model, options, extra=self.trained[-1:] if options.concept_weight else [])
+        self.optimizer = make_optimizer(
+            model, options, extra=self.trained[-1:] if options.concept_weight else []
+        )
         seed = options.seed * 1000 + self.group.rank
         self.sampler = Sampler(examples, seed=seed, captions=options.captions, pairs=options.image_weight > 0)
         self.generator = torch.Generator().manual_seed(seed)
@@ -119,7 +123,7 @@ class Trainer:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             images, texts = image_features(self.model, pixels), text_features(self.model, tokens)
         fits = torch.from_numpy(batch.fits).to(self.device)
-        scale = self.model.logit_scale.exp()  # type: ignore[union-attr, operator]
+        scale = self.model.logit_scale.exp()  # type: ignore[operator]
         total = clip_loss(images, texts, scale, positives=fits)
         groups = torch.from_numpy(self.examples.concept[batch.rows]).to(self.device)
         if self.options.image_weight:
@@ -229,7 +233,7 @@ class Trainer:
                         "seconds": round(self.progress.seconds, 1),
                         "loss": round(mean, 4),
                         "rate": rate_at(self.progress.step, self.options),
-                        "scale": round(float(self.model.logit_scale.detach().exp()), 2),  # type: ignore[union-attr, operator]
+                        "scale": round(float(self.model.logit_scale.detach().exp()), 2),  # type: ignore[operator]
                     }
                 )
                 losses = []

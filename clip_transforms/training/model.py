@@ -1,4 +1,4 @@
-"""The model that is trained: built from an open_clip name or JSON, started from a checkpoint, towers frozen."""
+"""The model that is trained: built from an open_clip name or JSON, begun from a checkpoint or not."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def train_mode(model: nn.Module, frozen: tuple[str, ...]) -> None:
     """Training mode, but for what is frozen."""
     model.train()
     if "image" in frozen:
-        model.visual.eval()  # type: ignore[union-attr, operator]
+        model.get_submodule("visual").eval()
 
 
 def image_features(model: nn.Module, pixels: Tensor) -> Tensor:
@@ -129,8 +129,12 @@ def text_features(model: nn.Module, tokens: Tensor) -> Tensor:
     """
     longest = int((tokens != 0).sum(dim=1).max())
     if type(model) is not open_clip.CLIP or model.text_pool_type != "argmax" or model.attn_mask is None:
-        return model.encode_text(tokens, normalize=True).float()  # type: ignore[operator]
-    tokens = tokens[:, :longest]
+        whole: Tensor = model.encode_text(tokens, normalize=True)  # type: ignore[operator]
+        return whole.float()
+    return _short_text_features(model, tokens[:, :longest], longest)
+
+
+def _short_text_features(model: Any, tokens: Tensor, longest: int) -> Tensor:
     cast = model.transformer.get_cast_dtype()
     x = model.token_embedding(tokens).to(cast) + model.positional_embedding[:longest].to(cast)
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:longest, :longest]))
@@ -144,7 +148,7 @@ def text_features(model: nn.Module, tokens: Tensor) -> Tensor:
 def clamp_scale(model: nn.Module) -> None:
     """Keeps the logit scale at or below 100 (CLIP, section 2.5)."""
     with torch.no_grad():
-        model.logit_scale.clamp_(0, math.log(MAX_SCALE))  # type: ignore[union-attr, operator]
+        model.logit_scale.clamp_(0, math.log(MAX_SCALE))  # type: ignore[operator]
 
 
 def config_json(architecture: Architecture) -> str:

@@ -40,7 +40,8 @@ class TrainOptions:
                 raise RequestError(f"{flag} {getattr(self, name)}: expected {low} or more")
         if self.batch_size // self.processes < 2:
             raise RequestError(
-                f"--batch-size {self.batch_size} over --processes {self.processes}: each needs at least 2 pictures"
+                f"--batch-size {self.batch_size} over --processes {self.processes}: "
+                "each needs 2 pictures or more"
             )
         if self.learning_rate <= 0:
             raise RequestError(f"--learning-rate {self.learning_rate}: expected a number above 0")

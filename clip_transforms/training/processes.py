@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from clip_transforms.training.examples import Examples
 from clip_transforms.training.loop import Group
@@ -35,7 +35,7 @@ def run_in_processes(work: Work, examples: Examples, count: int) -> None:
             rest.write_bytes(pickle.dumps((work, examples)))
         finally:
             examples.pixels = whole
-        torch.multiprocessing.spawn(_process, args=(count, _free_port(), folder), nprocs=count, join=True)
+        spawn(_process, args=(count, _free_port(), folder), nprocs=count, join=True)  # type: ignore[no-untyped-call]
 
 
 def _process(rank: int, count: int, port: int, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""Training pictures from any source that the main job reads: folders, manifests, Parquet, webdataset shards."""
+"""Training pictures from any source that the main job reads."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read_examples(
     examples = gather(with_captions(read_rows(inputs, sources, limit=limit)), side=side)
     if len(set(examples.captions)) < 2:
         raise RequestError(
-            f"all {len(examples)} pictures have the caption {examples.captions[0][0]!r}: contrastive training "
-            "needs different captions"
+            f"all {len(examples)} pictures have the caption {examples.captions[0][0]!r}: "
+            "contrastive training needs different captions"
         )
     return examples
