@@ -28,6 +28,7 @@ EXTRAS = {
         "pytest>=8",
         "ruff>=0.6",
         "s3fs>=2024.2",
+        "transformers>=4.40",
         "types-PyYAML",
     ],
 }
@@ -45,15 +46,16 @@ setup(
     packages=PACKAGES,
     package_data={
         "clip_transforms": ["prompt_sets/*", "prompt_sets/*/*", "samples/*", "samples/*/*", "py.typed"],
-        "clip_transforms.encoders": ["beamclip_tiny/*"],
+        "clip_transforms.encoders": ["beamclip_tiny/*", "parameters.json"],
         "clip_transforms.review": ["templates/*"],
     },
     install_requires=[
         "apache-beam>=2.62,<3",
+        "filelock>=3.12",
         "fsspec>=2024.2",
         "jinja2>=3.1",
         "numpy>=1.24",
-        "open_clip_torch>=2.29",
+        "open_clip_torch>=3.0,<4",
         "pillow>=10.3",
         "platformdirs>=4",
         "pyarrow>=14",

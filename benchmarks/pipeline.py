@@ -155,11 +155,11 @@ def rate_of(work: Callable[[int], object], *, count: int, threads: int) -> float
     return count / (time.perf_counter() - started)
 
 
-def stages_alone(encoder: Encoder, options: EngineOptions, *, count: int, encode_count: int) -> dict[str, float]:
+def stages_alone(
+    encoder: Encoder, options: EngineOptions, *, count: int, encode_count: int
+) -> dict[str, float]:
     """Images a second of each stage by itself, with the engine's threads and batch size."""
-    batch = np.stack(
-        [decode_to_pixels(data, options.decode, encoder.preprocess)[0] for data in PICTURES]
-    )
+    batch = np.stack([decode_to_pixels(data, options.decode, encoder.preprocess)[0] for data in PICTURES])
     size = options.batch_size_for(encoder)
     batch = np.resize(batch, (size, *batch.shape[1:]))
 
@@ -255,7 +255,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0], allow_abbrev=False)
     parser.add_argument("--only", choices=("cpu", "accelerator"), help="one part instead of both")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each line (default 3)")
-    parser.add_argument("--images", type=int, default=2048, help="images of an accelerator run (default 2048)")
+    parser.add_argument(
+        "--images", type=int, default=2048, help="images of an accelerator run (default 2048)"
+    )
     parser.add_argument("--threads", type=int, default=32, help="fetch threads (default 32)")
     parser.add_argument("--quick", action="store_true", help="one short repeat: does it run at all")
     args = parser.parse_args(argv)

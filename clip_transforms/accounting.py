@@ -93,7 +93,9 @@ def contract_problems(summary: Mapping[str, Any], *, max_failure_rate: float) ->
     problems = []
     units = summary["units"]
     if units["committed"] != units["planned"]:
-        problems.append(f"{units['planned'] - units['committed']} of {units['planned']} units are not committed")
+        problems.append(
+            f"{units['planned'] - units['committed']} of {units['planned']} units are not committed"
+        )
     planned = summary["planned_images"]
     if planned is not None and planned != summary["inputs"] and not problems:
         problems.append(f"{planned} images were planned, {summary['inputs']} have a row")

@@ -14,15 +14,23 @@ import pyarrow.parquet as pq
 
 from clip_transforms.commits import read_commit
 from clip_transforms.elements import RequestError
-from clip_transforms.plan import Extension, close_extension, next_extension_name, unit_name, write_extension
+from clip_transforms.plan import (
+    KEY_COLUMNS,
+    VANISHED,
+    Extension,
+    close_extension,
+    next_extension_name,
+    plan_row,
+    read_plan_rows,
+    unit_name,
+    write_extension,
+)
 from clip_transforms.sources import PlanItem
 from clip_transforms.storage import Store
 from schemas.plan import PLAN
 
 _CHUNK = 8192
 _EXAMPLES = 5
-_VANISHED = "vanished"
-_KEY_COLUMNS = ["kind", "uri", "image_id", "row_groups", "version"]
 
 UInt64 = npt.NDArray[np.uint64]
 
@@ -63,6 +71,9 @@ def extend_plan(
     if differences and on_changed == "redo":
         extension = replace(
             extension,
+            rows=None
+            if extension.rows is None
+            else extension.rows + sum(item.more_rows for item in differences),
             redo=_redo_units(store, differences),
             changed_files=(_write_changed(store, extension, differences),),
         )
@@ -77,8 +88,21 @@ class _Difference:
     """One planned row whose object is not what it was."""
 
     unit: str
-    row: Mapping[str, object]  # of schemas.plan.PLAN
-    version: str  # now; `vanished` where it is no more
+    row: Mapping[str, object]  # of schemas.plan.PLAN, as planned
+    now: Mapping[str, object] | None  # the row as it would be planned now; None where it vanished
+
+    @property
+    def more_rows(self) -> int:
+        """How many more images are behind it than were planned."""
+        if self.now is None or self.now["rows"] is None or self.row["rows"] is None:
+            return 0
+        return int(str(self.now["rows"])) - int(str(self.row["rows"]))
+
+    def to_row(self) -> dict[str, object]:
+        """Its row in a `changed-*.parquet`."""
+        if self.now is None:
+            return {**self.row, "version": VANISHED}
+        return {**self.now, "unit": self.row["unit"]}
 
 
 class _PlanIndex:
@@ -93,19 +117,23 @@ class _PlanIndex:
         self._low: UInt64 = keys["low"][self._order]
         self._version: UInt64 = versions[self._order]
         self._seen = np.zeros(len(self._order), np.bool_)
-        self._now: dict[int, str] = {}  # planned row -> its version now, where that differs
+        self._now: dict[int, PlanItem | None] = {}  # planned row -> what it is now, where that differs
         self._override()
 
     def _rows(self) -> Iterator[Mapping[str, object]]:
         for extension in self._extensions:
             for file in extension.files:
-                yield from _read_rows(self._store, f"plan/{extension.name}/{file}", _KEY_COLUMNS)
+                yield from read_plan_rows(
+                    self._store, f"plan/{extension.name}/{file}", [*KEY_COLUMNS, "version"]
+                )
 
     def _override(self) -> None:
         """Versions written down by later extensions replace those first planned."""
         for extension in self._extensions:
             for file in extension.changed_files:
-                for row in _read_rows(self._store, f"plan/{extension.name}/{file}", _KEY_COLUMNS):
+                for row in read_plan_rows(
+                    self._store, f"plan/{extension.name}/{file}", [*KEY_COLUMNS, "version"]
+                ):
                     for position in self._find(_key(row)):
                         self._version[position] = _hash(row["version"])
 
@@ -119,7 +147,7 @@ class _PlanIndex:
     def new_items(self, items: Iterable[PlanItem]) -> Iterator[PlanItem]:
         """The items that the plan does not hold; notes on the way which ones it does, and how they are now."""
         for item in items:
-            row = {name: getattr(item, name) for name in _KEY_COLUMNS}
+            row = {name: getattr(item, name) for name in (*KEY_COLUMNS, "version")}
             row["kind"] = item.kind.value
             free = next((place for place in self._find(_key(row)) if not self._seen[place]), None)
             if free is None:
@@ -128,23 +156,24 @@ class _PlanIndex:
             self._seen[free] = True
             now, then = _hash(item.version), int(self._version[free])
             if now and then and now != then:
-                self._now[int(self._order[free])] = str(item.version)
+                self._now[int(self._order[free])] = item
 
     def differences(self) -> Iterator[_Difference]:
         """The planned rows that changed or vanished, once `new_items` has been read to its end."""
-        gone = _hash(_VANISHED)
+        gone = _hash(VANISHED)
         missing = self._order[~self._seen & (self._version != np.uint64(gone))]
-        now = {**self._now, **{int(row): _VANISHED for row in missing}}
+        now = {**self._now, **{int(row): None for row in missing}}
         if not now:
             return
         number = -1
         for extension in self._extensions:
             for file in extension.files:
-                for row in _read_rows(self._store, f"plan/{extension.name}/{file}", None):
+                for row in read_plan_rows(self._store, f"plan/{extension.name}/{file}", None):
                     number += 1
                     if number in now:
                         unit = unit_name(extension, int(str(row["unit"])))
-                        yield _Difference(unit=unit, row=row, version=now[number])
+                        item = now[number]
+                        yield _Difference(unit=unit, row=row, now=None if item is None else plan_row(item, 0))
 
 
 def _hash_rows(rows: Iterable[Mapping[str, object]]) -> tuple[dict[str, UInt64], UInt64]:
@@ -173,16 +202,14 @@ def _hash(version: object) -> int:
     return int.from_bytes(hashlib.blake2b(str(version).encode(), digest_size=8).digest(), "big")
 
 
-def _read_rows(store: Store, name: str, columns: list[str] | None) -> Iterator[dict[str, object]]:
-    with store.open(name) as handle:
-        for batch in pq.ParquetFile(handle).iter_batches(batch_size=_CHUNK, columns=columns):
-            yield from batch.to_pylist()
-
-
 def _redo_units(store: Store, differences: Iterable[_Difference]) -> dict[str, int]:
     """How often each touched unit must have been redone; a unit that was never done reads the new input anyway."""
     units = sorted({difference.unit for difference in differences})
-    return {unit: _times_redone(store, unit) + 1 for unit in units if read_commit(store, "embed", unit) is not None}
+    return {
+        unit: _times_redone(store, unit) + 1
+        for unit in units
+        if read_commit(store, "embed", unit) is not None
+    }
 
 
 def _times_redone(store: Store, unit: str) -> int:
@@ -194,7 +221,7 @@ def _times_redone(store: Store, unit: str) -> int:
 
 def _write_changed(store: Store, extension: Extension, differences: Iterable[_Difference]) -> str:
     name = f"changed-{extension.plan_id}.parquet"
-    rows = [{**difference.row, "version": difference.version} for difference in differences]
+    rows = [difference.to_row() for difference in differences]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=PLAN), buffer, compression="zstd")
     store.write(f"plan/{extension.name}/{name}", buffer.getvalue())
@@ -206,8 +233,8 @@ def _delete_files(store: Store, extension: Extension) -> None:
 
 
 def _difference_message(differences: list[_Difference]) -> str:
-    gone = [str(item.row["uri"]) for item in differences if item.version == _VANISHED]
-    changed = [str(item.row["uri"]) for item in differences if item.version != _VANISHED]
+    gone = [str(item.row["uri"]) for item in differences if item.now is None]
+    changed = [str(item.row["uri"]) for item in differences if item.now is not None]
     parts = []
     for names, what in ((changed, "changed"), (gone, "vanished")):
         if names:

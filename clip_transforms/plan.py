@@ -22,6 +22,11 @@ LAST_UNIT_ROWS = 1024
 _UNITS_A_STEP = 40
 _ROW_GROUP_ROWS = 4096
 _FILE_ROWS = 65_536
+_CHUNK = 8192
+#: What two plan rows have in common that point at the same thing.
+KEY_COLUMNS = ("kind", "uri", "image_id", "row_groups")
+#: The version of what was planned and is no more.
+VANISHED = "vanished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +42,9 @@ class Extension:
     total_bytes: int  # of images and shards, as far as the listing told
     inputs: tuple[str, ...]  # canonical
     config: Mapping[str, object]
-    redo: Mapping[str, int] = field(default_factory=dict)  # unit of an earlier extension -> times to be redone
+    redo: Mapping[str, int] = field(
+        default_factory=dict
+    )  # unit of an earlier extension -> times to be redone
     changed_files: tuple[str, ...] = ()  # new versions of items of earlier extensions
     created_at: str = ""
 
@@ -111,7 +118,9 @@ def close_extension(store: Store, extension: Extension) -> None:
 def read_extensions(store: Store) -> list[Extension]:
     """The closed extensions in order; empty where `store` holds no run."""
     names = sorted(
-        entry.name for entry in store.list("plan/") if entry.name.endswith("/plan.json") and entry.name.count("/") == 2
+        entry.name
+        for entry in store.list("plan/")
+        if entry.name.endswith("/plan.json") and entry.name.count("/") == 2
     )
     return [_parse_extension(store.read(name), store.join(name)) for name in names]
 
@@ -135,10 +144,31 @@ def iter_units(store: Store, extension: Extension, plan_file: str) -> Iterator[W
 
 
 def read_unit_rows(store: Store, unit: WorkUnit) -> pa.Table:
-    """The rows of schemas.plan.PLAN that make up the unit."""
+    """The rows of schemas.plan.PLAN that make up the unit; of a redone one, as they were last seen."""
     with store.open(f"plan/{unit.extension}/{unit.plan_file}") as handle:
         table = pq.ParquetFile(handle).read_row_group(unit.row_group)
-    return table.slice(unit.offset, unit.length)
+    table = table.slice(unit.offset, unit.length)
+    if not unit.redo:
+        return table
+    changed = {
+        _row_key(row): row
+        for extension in read_extensions(store)
+        for file in extension.changed_files
+        for row in read_plan_rows(store, f"plan/{extension.name}/{file}", None)
+    }
+    rows = [{**changed.get(_row_key(row), row), "unit": row["unit"]} for row in table.to_pylist()]
+    return pa.Table.from_pylist(rows, schema=PLAN)
+
+
+def read_plan_rows(store: Store, name: str, columns: list[str] | None) -> Iterator[dict[str, object]]:
+    """The rows of one plan file, a few thousand in memory at a time."""
+    with store.open(name) as handle:
+        for batch in pq.ParquetFile(handle).iter_batches(batch_size=_CHUNK, columns=columns):
+            yield from batch.to_pylist()
+
+
+def _row_key(row: Mapping[str, object]) -> str:
+    return repr([row[name] for name in KEY_COLUMNS])
 
 
 def unit_name(extension: Extension, number: int) -> str:
@@ -148,7 +178,7 @@ def unit_name(extension: Extension, number: int) -> str:
 
 def plan_table(items: Iterable[PlanItem]) -> pa.Table:
     """Plan items as the rows of one unit, not written anywhere."""
-    return pa.Table.from_pylist([_plan_row(item, 0) for item in items], schema=PLAN)
+    return pa.Table.from_pylist([plan_row(item, 0) for item in items], schema=PLAN)
 
 
 def _group_units(table: pa.Table, group: int, extension: Extension, plan_file: str) -> Iterator[WorkUnit]:
@@ -216,7 +246,7 @@ class _PlanWriter:
         alone = item.kind is not UnitKind.REFS
         if self._open_refs and (alone or self._open_refs >= unit_rows):
             self._close_unit()
-        self._pending.append(_plan_row(item, self.unit))
+        self._pending.append(plan_row(item, self.unit))
         self.rows = None if self.rows is None or item.rows is None else self.rows + item.rows
         self.bytes += item.size or 0
         if alone:
@@ -256,6 +286,7 @@ class _PlanWriter:
         self._file_rows = 0
 
 
-def _plan_row(item: PlanItem, unit: int) -> dict[str, object]:
+def plan_row(item: PlanItem, unit: int) -> dict[str, object]:
+    """The row of schemas.plan.PLAN of an item."""
     row = {name: getattr(item, name) for name in PLAN.names if name != "unit"}
     return {**row, "unit": unit, "kind": item.kind.value}

@@ -101,7 +101,9 @@ class UnitRows:
     store: Store
     config: RunConfig
     stem: str  # part-<unit>-<task>-<attempt>
-    tries_before: Mapping[tuple[str, str], int] = field(default_factory=dict)  # of (image_id, uri), by earlier tasks
+    tries_before: Mapping[tuple[str, str], int] = field(
+        default_factory=dict
+    )  # of (image_id, uri), by earlier tasks
     embedded_rows: int = 0
     failed_rows: int = 0
     by_reason: Counter[str] = field(default_factory=Counter)

@@ -47,8 +47,10 @@ class RunUnits(beam.PTransform[Any, Any]):
             | "ShuffleUnits" >> beam.Reshuffle()
             | "EmbedAndLabel" >> beam.ParDo(_RunUnits(self.config), ready)
         )
-        return reports | "Count" >> beam.CombineGlobally(CountReports()) | "FinishRun" >> beam.Map(
-            lambda counted, config: finish_run(config, counted), self.config
+        return (
+            reports
+            | "Count" >> beam.CombineGlobally(CountReports())
+            | "FinishRun" >> beam.Map(lambda counted, config: finish_run(config, counted), self.config)
         )
 
     def _text_features(self, root: Any) -> Any:

@@ -201,11 +201,17 @@ class Worker:
         )
 
     def _commit_labels(self, pending: PendingUnit, tag: str) -> UnitReport:
+        """Label what of the unit has no label rows of the set; an empty commit where it has no image at all."""
         unit, task = pending.unit.name, f"labels-{tag}"
         there = read_commit(self._store, task, unit)
-        todo = pending.state.parts(EMBEDDINGS) if self._config.embeddings_run else pending.state.unlabelled(tag)
-        if there is not None or (not todo and _carries(pending.state, tag)):
+        if self._config.embeddings_run:
+            todo = () if there is not None else pending.state.parts(EMBEDDINGS)
+        else:
+            todo = pending.state.unlabelled(tag)
+        if not todo and (there is not None or _carries(pending.state, tag)):
             return UnitReport(unit=unit, task=task, done_before=True)
+        if there is not None:  # it was made before a redo or a retry whose rows it does not know
+            task = f"retry-{pending.state.next_retry}"
         attempt = new_attempt()
         made = self._labeller.label(tag, todo, stem=part_stem(unit, task=task, attempt=attempt))
         mine = Commit(
@@ -219,6 +225,8 @@ class Worker:
             sources=tuple(part.name for part in todo),
         )
         held = write_commit(self._store, mine)
+        if task.startswith("retry-"):
+            pending.state = unit_state(self._store, unit)
         rows = sum(part.rows for parts in held.parts.values() for part in parts)
         return UnitReport(unit=unit, task=task, labelled=rows, done_before=held.attempt != attempt)
 
@@ -252,7 +260,9 @@ def _plain_stats(stats: EngineStats) -> dict[str, float]:
     flat: dict[str, float] = {}
     for name, value in asdict(stats).items():
         if isinstance(value, Mapping):
-            flat.update({f"{name}_{part}": float(number) for part, number in value.items() if number is not None})
+            flat.update(
+                {f"{name}_{part}": float(number) for part, number in value.items() if number is not None}
+            )
         else:
             flat[name] = float(value)
     return flat

@@ -46,7 +46,9 @@ def _print_request(job: Job) -> None:
     info = describe(job.spec)
     print(f"output    {job.store.root}")
     print(f"inputs    {' '.join(job.identity.input)}")
-    print(f"encoder   {info.name}, {info.dim} dimensions, {info.preprocess.width} x {info.preprocess.height} pixels")
+    print(
+        f"encoder   {info.name}, {info.dim} dimensions, {info.preprocess.width} x {info.preprocess.height} pixels"
+    )
     for label_set in job.label_sets:
         prompts = label_set.prompt_set
         print(f"prompts   {label_set.tag}, {len(prompts.classes)} classes")
@@ -55,7 +57,11 @@ def _print_request(job: Job) -> None:
 def _print_size(job: Job) -> None:
     head, items = preflight.first_items(scanned(job))
     size = measure(items, unit_size=job.identity.unit_size)
-    images = f"{size.images:,} images" if not size.shards else f"{size.images:,} images and {size.shards:,} tar shards"
+    images = (
+        f"{size.images:,} images"
+        if not size.shards
+        else f"{size.images:,} images and {size.shards:,} tar shards"
+    )
     print(f"units     {size.units:,}")
     print(f"input     {images}, {_megabytes(size.bytes)}")
     encoder = preflight.load_encoder(job.spec, job.engine, local=job.is_local)
@@ -66,7 +72,9 @@ def _print_size(job: Job) -> None:
         return
     rate = tried.embedded / max(1e-9, time.perf_counter() - started)
     if size.shards:
-        print(f"estimate  {rate:.1f} images/s on this machine, one after the other; the shards' images are not counted")
+        print(
+            f"estimate  {rate:.1f} images/s on this machine, one after the other; the shards' images are not counted"
+        )
         return
     print(
         f"estimate  {_duration(size.images / rate)} on this machine at {rate:.1f} images/s "

@@ -22,8 +22,28 @@ from pipelines.options import IDENTITY_DEFAULTS, Identity, identity_from, storag
 from pipelines.preflight import load_encoder
 
 #: Options that may stand beside --from-run, besides those of the machine and the store.
-_ALLOWED = {"from_run", "output", "prompts", "top_k", "encoder", "weights", "model_config", "resume", "overwrite"}
-_MACHINE = {"batch_size", "device", "threads", "runner", "quiet", "verbose", "storage_option", "take_over", "dry_run"}
+_ALLOWED = {
+    "from_run",
+    "output",
+    "prompts",
+    "top_k",
+    "encoder",
+    "weights",
+    "model_config",
+    "resume",
+    "overwrite",
+}
+_MACHINE = {
+    "batch_size",
+    "device",
+    "threads",
+    "runner",
+    "quiet",
+    "verbose",
+    "storage_option",
+    "take_over",
+    "dry_run",
+}
 
 
 def label_stored(
@@ -35,7 +55,9 @@ def label_stored(
     options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
     into_run = job.store.root == source.root
     if job.asked("dry_run"):
-        print(f"would label {source.root} with {', '.join(item.tag for item in job.label_sets)} into {job.store.root}")
+        print(
+            f"would label {source.root} with {', '.join(item.tag for item in job.label_sets)} into {job.store.root}"
+        )
         return 0
     job.store.probe()
     encoder = load_encoder(job.spec, job.engine, local=job.is_local)
@@ -57,7 +79,9 @@ def check_from_run(args: argparse.Namespace) -> tuple[Job, Store]:
     strange = sorted(set(vars(args)) - _ALLOWED - _MACHINE)
     if strange:
         flag = "--" + strange[0].replace("_", "-")
-        raise RequestError(f"{flag} does not go with --from-run: no image is read, the run has its own options")
+        raise RequestError(
+            f"{flag} does not go with --from-run: no image is read, the run has its own options"
+        )
     options = storage_options(getattr(args, "storage_option", []))
     source = Store(args.from_run, options)
     extensions = read_extensions(source)
@@ -94,7 +118,9 @@ def _wanted_sets(
     given = load_label_sets(args, options)
     if into_run:
         if not given:
-            raise RequestError("--prompts is missing: which prompt sets are to be applied to the stored embeddings?")
+            raise RequestError(
+                "--prompts is missing: which prompt sets are to be applied to the stored embeddings?"
+            )
         return given
     there = read_extensions(store)
     if there and not (hasattr(args, "resume") or hasattr(args, "overwrite")):
@@ -106,7 +132,9 @@ def _wanted_sets(
         kept = tuple(read_label_set(store, tag) for tag in label_set_tags(store))
         return tuple({label_set.tag: label_set for label_set in (*kept, *given)}.values())
     if not given:
-        raise RequestError("--prompts is missing: which prompt sets are to be applied to the stored embeddings?")
+        raise RequestError(
+            "--prompts is missing: which prompt sets are to be applied to the stored embeddings?"
+        )
     return given
 
 

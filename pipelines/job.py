@@ -127,7 +127,9 @@ def _check_mode(args: argparse.Namespace, store: Store, extensions: Sequence[Ext
             "--overwrite deletes it first; or give another --output"
         )
     if getattr(args, "retry_failed", False) and getattr(args, "overwrite", False):
-        raise RequestError("--retry-failed and --overwrite exclude each other: there would be nothing to retry")
+        raise RequestError(
+            "--retry-failed and --overwrite exclude each other: there would be nothing to retry"
+        )
     if going_on and not extensions and not hasattr(args, "input"):
         raise RequestError(
             f"{store.root} holds no run to go on with: check --output, or give --input to start one there"
@@ -153,7 +155,9 @@ def _with_precision(identity: Identity, given: str | None, *, device: str, fixed
     return replace(identity, precision=resolve_precision(given or "auto", device=device))
 
 
-def _source_options(identity: Identity, inputs: Sequence[str], options: Mapping[str, object]) -> SourceOptions:
+def _source_options(
+    identity: Identity, inputs: Sequence[str], options: Mapping[str, object]
+) -> SourceOptions:
     sources = SourceOptions(
         format=identity.format,
         id_column=identity.id_column,
@@ -182,7 +186,9 @@ def encoder_spec(args: argparse.Namespace, identity: Identity, options: Mapping[
     )
 
 
-def engine_options(args: argparse.Namespace, identity: Identity, options: Mapping[str, object]) -> EngineOptions:
+def engine_options(
+    args: argparse.Namespace, identity: Identity, options: Mapping[str, object]
+) -> EngineOptions:
     """The engine's options: defaults but for what was given."""
     renamed = {
         "batch_size": "batch_size",
@@ -226,7 +232,9 @@ def _label_sets(
     given = load_label_sets(args, options)
     if not going_on:
         if not given:
-            raise RequestError("--prompts is missing: a shipped set (`beamclip prompts list`) or a prompt-set file")
+            raise RequestError(
+                "--prompts is missing: a shipped set (`beamclip prompts list`) or a prompt-set file"
+            )
         return given
     kept = tuple(read_label_set(store, tag) for tag in label_set_tags(store))
     tags = {label_set.tag for label_set in kept}

@@ -42,7 +42,9 @@ class RunnerError(BeamclipError):
     """The runner failed, for a reason that is not the request's."""
 
 
-def guarded(work: Callable[[], int], *, verbose: bool = False, on_interrupt: Callable[[], str] | None = None) -> int:
+def guarded(
+    work: Callable[[], int], *, verbose: bool = False, on_interrupt: Callable[[], str] | None = None
+) -> int:
     """Call `work`, turn what it raises into one line on stderr and an exit code.
 
     SIGINT and SIGTERM end the work as KeyboardInterrupt, also where a runner wraps that into an error of its
@@ -134,7 +136,9 @@ def beam_options(
     from apache_beam.options.pipeline_options import PipelineOptions
 
     if runner in _LOST_ROWS:
-        raise RequestError(f"--runner {runner}: refused, {_LOST_ROWS[runner]}; use SparkRunner or DataflowRunner")
+        raise RequestError(
+            f"--runner {runner}: refused, {_LOST_ROWS[runner]}; use SparkRunner or DataflowRunner"
+        )
     _check_known(parser, rest)
     chosen = "FnApiRunner" if runner in LOCAL_RUNNERS else runner
     return PipelineOptions([f"--runner={chosen}", *rest, *unchecked])

@@ -43,7 +43,16 @@ class Identity:
 IDENTITY_DEFAULTS = Identity()
 
 
-_SECRETS = ("key", "secret", "token", "password", "account_key", "sas_token", "connection_string", "client_secret")
+_SECRETS = (
+    "key",
+    "secret",
+    "token",
+    "password",
+    "account_key",
+    "sas_token",
+    "connection_string",
+    "client_secret",
+)
 _NO_SECRETS = ("anon", "google_default", "cloud", "cache", "browser", None)
 
 
@@ -75,9 +84,13 @@ def _add_data(parser: argparse.ArgumentParser, *, labels: bool) -> None:
         metavar="URL",
         help="folders, globs, manifests (csv, jsonl, parquet), webdataset tars, url lists; braces are expanded",
     )
-    group.add_argument("--output", metavar="DIR", help="folder of the run, on any store that creates only-if-absent")
+    group.add_argument(
+        "--output", metavar="DIR", help="folder of the run, on any store that creates only-if-absent"
+    )
     if labels:
-        group.add_argument("--from-run", metavar="RUN", help="label the stored embeddings of RUN; no image is read")
+        group.add_argument(
+            "--from-run", metavar="RUN", help="label the stored embeddings of RUN; no image is read"
+        )
         group.add_argument(
             "--prompts",
             nargs="+",
@@ -85,7 +98,9 @@ def _add_data(parser: argparse.ArgumentParser, *, labels: bool) -> None:
             metavar="NAME|FILE",
             help="prompt sets: shipped names, YAML, classnames.txt or CuPL JSON files",
         )
-        group.add_argument("--top-k", type=_positive_int, metavar="K", help="classes kept in top_k (default 5)")
+        group.add_argument(
+            "--top-k", type=_positive_int, metavar="K", help="classes kept in top_k (default 5)"
+        )
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
@@ -101,14 +116,20 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         help="copy an input column to src_COL with this Arrow type; may be repeated",
     )
     group.add_argument("--limit", type=_positive_int, metavar="N", help="only the first N images")
-    group.add_argument("--sample", type=_share, metavar="P", help="a share P of the images, the same ones every time")
+    group.add_argument(
+        "--sample", type=_share, metavar="P", help="a share P of the images, the same ones every time"
+    )
     group.add_argument("--seed", type=int, metavar="S", help="seed of --sample (default 0)")
 
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the encoder")
-    group.add_argument("--encoder", metavar="NAME", help="open_clip:ARCH[/TAG], an OpenAI name, beamclip-tiny, fake")
-    group.add_argument("--weights", metavar="URL", help="other weights: safetensors or a state dict, any fsspec url")
+    group.add_argument(
+        "--encoder", metavar="NAME", help="open_clip:ARCH[/TAG], an OpenAI name, beamclip-tiny, fake"
+    )
+    group.add_argument(
+        "--weights", metavar="URL", help="other weights: safetensors or a state dict, any fsspec url"
+    )
     group.add_argument("--model-config", metavar="URL", help="an open_clip model JSON for --weights")
     group.add_argument("--device", help="auto (default), cpu, cuda, cuda:N")
     group.add_argument(
@@ -124,9 +145,15 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--background", metavar="COLOUR", help="laid under transparency (default white)")
     group.add_argument("--no-exif-transpose", action="store_true", help="do not apply the EXIF orientation")
     group.add_argument("--no-draft", action="store_true", help="never let the JPEG decoder scale down")
-    group.add_argument("--allow-truncated", action="store_true", help="decode what is there of a truncated image")
-    group.add_argument("--max-bytes", type=_positive_int, metavar="N", help="larger images fail (default 100 MiB)")
-    group.add_argument("--max-pixels", type=_positive_int, metavar="N", help="larger images fail (default 178956970)")
+    group.add_argument(
+        "--allow-truncated", action="store_true", help="decode what is there of a truncated image"
+    )
+    group.add_argument(
+        "--max-bytes", type=_positive_int, metavar="N", help="larger images fail (default 100 MiB)"
+    )
+    group.add_argument(
+        "--max-pixels", type=_positive_int, metavar="N", help="larger images fail (default 178956970)"
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -134,17 +161,26 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     mode = group.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")
     mode.add_argument("--overwrite", action="store_true", help="delete the run in --output first")
-    group.add_argument("--retry-failed", action="store_true", help="redo only what failed in the run in --output")
+    group.add_argument(
+        "--retry-failed", action="store_true", help="redo only what failed in the run in --output"
+    )
     group.add_argument(
         "--on-changed",
         choices=("redo", "keep"),
         help="what to do with inputs that changed or vanished since they were planned (default: an error)",
     )
-    group.add_argument("--take-over", action="store_true", help="take the output from a launcher that holds it")
     group.add_argument(
-        "--max-failure-rate", type=_rate, metavar="R", help="exit 1 above it (default 0.05; 1.0 for url lists)"
+        "--take-over", action="store_true", help="take the output from a launcher that holds it"
     )
-    group.add_argument("--unit-size", type=_positive_int, metavar="N", help="images a unit (default: 64 to 1,024)")
+    group.add_argument(
+        "--max-failure-rate",
+        type=_rate,
+        metavar="R",
+        help="exit 1 above it (default 0.05; 1.0 for url lists)",
+    )
+    group.add_argument(
+        "--unit-size", type=_positive_int, metavar="N", help="images a unit (default: 64 to 1,024)"
+    )
     group.add_argument(
         "--embedding-dtype", choices=("float32", "float16"), help="in Parquet (Spark cannot read float16)"
     )
@@ -157,15 +193,28 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the machine and the store")
     group.add_argument(
-        "--threads", type=_positive_int, metavar="N", help="threads that decode, and of a CPU encoder (default: cores)"
+        "--threads",
+        type=_positive_int,
+        metavar="N",
+        help="threads that decode, and of a CPU encoder (default: cores)",
     )
-    group.add_argument("--fetch-threads", type=_positive_int, metavar="N", help="images fetched at a time (default 32)")
     group.add_argument(
-        "--fetch-processes", type=_natural, metavar="P", help="fetch and decode in P processes (default 0: in threads)"
+        "--fetch-threads", type=_positive_int, metavar="N", help="images fetched at a time (default 32)"
     )
-    group.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="of one attempt to fetch (default 60)")
     group.add_argument(
-        "--storage-option", action="append", metavar="K=V", help="option of the fsspec file system; may be repeated"
+        "--fetch-processes",
+        type=_natural,
+        metavar="P",
+        help="fetch and decode in P processes (default 0: in threads)",
+    )
+    group.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="of one attempt to fetch (default 60)"
+    )
+    group.add_argument(
+        "--storage-option",
+        action="append",
+        metavar="K=V",
+        help="option of the fsspec file system; may be repeated",
     )
 
 

@@ -47,7 +47,12 @@ def load_encoder(spec: EncoderSpec, engine: EngineOptions, *, local: bool) -> En
 
 
 def try_images(
-    head: Iterable[PlanItem], encoder: Encoder, *, sources: SourceOptions, engine: EngineOptions, want: int = 1
+    head: Iterable[PlanItem],
+    encoder: Encoder,
+    *,
+    sources: SourceOptions,
+    engine: EngineOptions,
+    want: int = 1,
 ) -> Tried:
     """Send the first images that decode through the encoder; warns where none of the first 100 does.
 

@@ -19,7 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("--json", action="store_true", help="the counts as JSON")
     parser.add_argument("--report", action="store_true", help="write report.html again")
-    parser.add_argument("--storage-option", action="append", default=[], metavar="K=V", help="of the file system")
+    parser.add_argument(
+        "--storage-option", action="append", default=[], metavar="K=V", help="of the file system"
+    )
     args = parser.parse_args(argv)
     return guarded(lambda: status(args))
 

@@ -9,7 +9,13 @@ _DICT = pa.dictionary(pa.int32(), pa.string())
 TOP_K = pa.list_(
     pa.field(
         "element",
-        pa.struct([pa.field("label", pa.string()), pa.field("score", pa.float32()), pa.field("cosine", pa.float32())]),
+        pa.struct(
+            [
+                pa.field("label", pa.string()),
+                pa.field("score", pa.float32()),
+                pa.field("cosine", pa.float32()),
+            ]
+        ),
     )
 )
 
@@ -18,7 +24,9 @@ LABELS = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("label", _DICT),  # null when abstained, or in a multi-label set
-        pa.field("score", pa.float32(), nullable=False),  # probability of the label (of the best class when abstained)
+        pa.field(
+            "score", pa.float32(), nullable=False
+        ),  # probability of the label (of the best class when abstained)
         pa.field("calibrated", pa.float32()),  # null before `calibrate`
         pa.field("cosine", pa.float32(), nullable=False),  # raw cosine behind `score`
         pa.field("margin", pa.float32(), nullable=False),  # p1 - p2; multi: least distance to a threshold

@@ -19,7 +19,9 @@ PLAN = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("extra", pa.string()),  # JSON object of the manifest's further columns
         pa.field("pointer_file", pa.string()),  # the manifest that holds the url, where it must not be copied
-        pa.field("pointer_offset", pa.int64()),  # the byte at which that row begins; parquet: the first row's number
+        pa.field(
+            "pointer_offset", pa.int64()
+        ),  # the byte at which that row begins; parquet: the first row's number
         pa.field("problem_reason", pa.string()),  # found while listing (`bad_name`); becomes a failure row
         pa.field("problem_message", pa.string()),
     ]

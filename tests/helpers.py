@@ -16,7 +16,9 @@ def make_image(seed: int = 0, size: tuple[int, int] = (48, 40), mode: str = "RGB
     return Image.fromarray(small, "RGB").resize(size, Image.Resampling.BICUBIC).convert(mode)
 
 
-def image_bytes(image: Image.Image | None = None, *, kind: str = "JPEG", seed: int = 0, **options: object) -> bytes:
+def image_bytes(
+    image: Image.Image | None = None, *, kind: str = "JPEG", seed: int = 0, **options: object
+) -> bytes:
     """The picture as an encoded file."""
     buffer = io.BytesIO()
     (image or make_image(seed)).save(buffer, kind, **options)

@@ -52,7 +52,12 @@ def test_twenty_kills_each_followed_by_a_resume_lose_and_double_nothing(tmp_path
 def test_finished_units_are_not_computed_again_after_a_kill(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = request(images, f"faulty://{run}", "--unit-size", "2")
-    kill = {"FAULTY_ACTION": "kill", "FAULTY_WHEN": "after", "FAULTY_AT": "4", "FAULTY_MATCH": "commits/embed"}
+    kill = {
+        "FAULTY_ACTION": "kill",
+        "FAULTY_WHEN": "after",
+        "FAULTY_AT": "4",
+        "FAULTY_MATCH": "commits/embed",
+    }
     start = "import sys; from tests import faulty_store; from pipelines import cli; sys.exit(cli.main(sys.argv[1:]))"
     command = [sys.executable, "-c", start, *args]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **kill}, capture_output=True, timeout=120)
@@ -81,7 +86,18 @@ def test_a_fault_at_each_write_costs_no_row(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     fresh = tmp_path / "fresh"
-    options = ("label", "--input", images, "--prompts", "everyday", "--encoder", "fake", "--quiet", "--unit-size", "8")
+    options = (
+        "label",
+        "--input",
+        images,
+        "--prompts",
+        "everyday",
+        "--encoder",
+        "fake",
+        "--quiet",
+        "--unit-size",
+        "8",
+    )
     assert beamclip(*options, "--output", fresh) == 0
     expected = all_rows(fresh)
     at = 0

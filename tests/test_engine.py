@@ -69,7 +69,9 @@ def mixed_items(seed: int, folder: Path) -> tuple[list[ImageRef | Failure], dict
             )
             wanted[name] = Reason.BAD_NAME
             continue
-        content = {"text": b"not an image at all", "cut": data[: len(data) // 2], "empty": b""}.get(kind, data)
+        content = {"text": b"not an image at all", "cut": data[: len(data) // 2], "empty": b""}.get(
+            kind, data
+        )
         if kind == "payload" or rng.random() < 0.5 and kind not in ("file", "gone"):
             items.append(ref(name, content))
         else:

@@ -171,7 +171,10 @@ def test_a_changed_input_is_an_error_until_told(
     assert "image00003.jpg" in said and "image00005.jpg" in said and "--on-changed" in said
     assert beamclip("label", "--output", run, "--resume", "--on-changed", "keep", "--quiet") == 0
     assert all_rows(run) == first
-    assert beamclip("label", "--output", run, "--resume", "--on-changed", "redo", "--max-failure-rate", 1, *FAKE) == 0
+    assert (
+        beamclip("label", "--output", run, "--resume", "--on-changed", "redo", "--max-failure-rate", 1, *FAKE)
+        == 0
+    )
     assert label(images, fresh) == 0
     assert rows(run, "embeddings") == rows(fresh, "embeddings")
     assert rows(run, f"labels/{tag_of(run)}") == rows(fresh, f"labels/{tag_of(run)}")
@@ -189,7 +192,9 @@ def test_retry_failed_redoes_failures_alone(images: Path, tmp_path: Path) -> Non
     kept = [path for path in written(run) if path.startswith("embeddings/")]
     bad[0].write_bytes(sound[0])
     assert (
-        beamclip("label", "--output", run, "--retry-failed", "--on-changed", "keep", "--max-failure-rate", 1, *FAKE)
+        beamclip(
+            "label", "--output", run, "--retry-failed", "--on-changed", "keep", "--max-failure-rate", 1, *FAKE
+        )
         == 0
     )
     assert set(kept) < set(written(run))
@@ -202,11 +207,16 @@ def test_retry_failed_redoes_failures_alone(images: Path, tmp_path: Path) -> Non
     assert summary(run)["failed"] == 0
 
 
-def test_overwrite_leaves_nothing_of_the_old_run_and_refuses_foreign_folders(images: Path, tmp_path: Path) -> None:
+def test_overwrite_leaves_nothing_of_the_old_run_and_refuses_foreign_folders(
+    images: Path, tmp_path: Path
+) -> None:
     run, fresh, foreign = tmp_path / "run", tmp_path / "fresh", tmp_path / "foreign"
     assert label(images, run) == 0
     (run / "notes.txt").write_text("mine")
-    assert beamclip("label", "--input", images, "--prompts", "photo-kind", *FAKE, "--output", run, "--overwrite") == 0
+    assert (
+        beamclip("label", "--input", images, "--prompts", "photo-kind", *FAKE, "--output", run, "--overwrite")
+        == 0
+    )
     assert beamclip("label", "--input", images, "--prompts", "photo-kind", *FAKE, "--output", fresh) == 0
     assert all_rows(run) == all_rows(fresh)
     assert (run / "notes.txt").read_text() == "mine"
@@ -223,7 +233,13 @@ def test_overwrite_leaves_nothing_of_the_old_run_and_refuses_foreign_folders(ima
         (("--input", "{missing}", "--prompts", "everyday"), "missing"),
         (("--input", "{empty}", "--prompts", "everyday"), "empty"),
         (("--input", "{images}", "--prompts", "everydy"), "everyday"),
-        (("--input", "{images}",), "--prompts is missing"),
+        (
+            (
+                "--input",
+                "{images}",
+            ),
+            "--prompts is missing",
+        ),
         (("--prompts", "everyday"), "--input is missing"),
         (("--input", "{images}", "--prompts", "everyday", "everyday"), "two sets"),
         (("--input", "{images}", "--prompts", "everyday", "--encoder", "nothing:x"), "no encoder"),
@@ -280,7 +296,9 @@ def test_what_is_given_on_resume_must_agree_with_the_run(
     ):
         assert beamclip("label", "--output", run, "--resume", *more) == 2
         assert said in capsys.readouterr().err
-    assert beamclip("label", "--output", run, "--resume", "--input", images, "--prompts", "everyday", *FAKE) == 0
+    assert (
+        beamclip("label", "--output", run, "--resume", "--input", images, "--prompts", "everyday", *FAKE) == 0
+    )
 
 
 def test_embed_then_label_equals_label(images: Path, tmp_path: Path) -> None:
@@ -324,5 +342,7 @@ def test_repeated_ids_are_listed_and_none_is_lost(images: Path, tmp_path: Path) 
     assert label(manifest, run) == 0
     assert len(rows(run, "embeddings")) == 12
     found = ds.dataset(str(run / "duplicates.parquet"), format="parquet").to_table().to_pylist()
-    assert sorted((row["image_id"], row["count"]) for row in found) == [(str(number), 2) for number in range(6)]
+    assert sorted((row["image_id"], row["count"]) for row in found) == [
+        (str(number), 2) for number in range(6)
+    ]
     assert summary(run)["duplicate_ids"] == 6

@@ -67,8 +67,26 @@ def test_a_run_in_a_bucket_equals_a_local_one_through_resume_retry_and_overwrite
     bucket = Store(f"{server.url}/images", server.storage_options)
     run = Store(f"{server.url}/run", server.storage_options)
     upload(folder, bucket)
-    shared = ("--prompts", "everyday", "--encoder", "fake", "--quiet", "--max-failure-rate", 1, "--unit-size", 4)
-    remote = ("label", "--input", f"{bucket.root}/**/*.jpg", *shared, "--output", run.root, *options_of(server))
+    shared = (
+        "--prompts",
+        "everyday",
+        "--encoder",
+        "fake",
+        "--quiet",
+        "--max-failure-rate",
+        1,
+        "--unit-size",
+        4,
+    )
+    remote = (
+        "label",
+        "--input",
+        f"{bucket.root}/**/*.jpg",
+        *shared,
+        "--output",
+        run.root,
+        *options_of(server),
+    )
     here = ("label", "--input", folder, *shared, "--output", local)
 
     assert beamclip(*remote) == 0

@@ -112,7 +112,10 @@ def duration(started: str | None, ended: str | None) -> str | None:
     '2 h 1 min'
     """
     try:
-        first, last = datetime.datetime.fromisoformat(started or ""), datetime.datetime.fromisoformat(ended or "")
+        first, last = (
+            datetime.datetime.fromisoformat(started or ""),
+            datetime.datetime.fromisoformat(ended or ""),
+        )
         seconds = max(0.0, (last - first).total_seconds())
     except (ValueError, TypeError):
         return None

@@ -136,14 +136,19 @@ def set_view(
         ),
         reasons=tuple(stats.reasons.most_common()),
         labels=_label_rows(stats, anchors, prompts=prompts, limit=options.max_bars),
-        never=() if prompts is None else tuple(key for key in prompts.classes if key not in given and key != NONE),
+        never=()
+        if prompts is None
+        else tuple(key for key in prompts.classes if key not in given and key != NONE),
         sheets=tuple(
-            _sheet_view(stats, sheet, anchors[sheet.label], pictures=pictures, options=options) for sheet in sheets
+            _sheet_view(stats, sheet, anchors[sheet.label], pictures=pictures, options=options)
+            for sheet in sheets
         ),
     )
 
 
-def sample_view(images: Images, pictures: Mapping[str, Thumbnail]) -> tuple[tuple[str, str, Thumbnail | None], ...]:
+def sample_view(
+    images: Images, pictures: Mapping[str, Thumbnail]
+) -> tuple[tuple[str, str, Thumbnail | None], ...]:
     """The drawn images of a run without labels: image id, uri, picture."""
     return tuple((image_id, uri, pictures.get(uri)) for image_id, uri in images.sample)
 
@@ -156,17 +161,29 @@ def checks(
     inputs, embedded, fails = (run.get(name) for name in ("inputs", "embedded", "failed"))
     units = run.get("units")
     if isinstance(units, Mapping) and {"planned", "committed"} <= set(units):
-        found.append(Check(what="units committed, of those planned", expected=units["planned"], found=units["committed"]))
+        found.append(
+            Check(
+                what="units committed, of those planned", expected=units["planned"], found=units["committed"]
+            )
+        )
     if not run.get("from_run") and None not in (inputs, embedded, fails):
         planned = run.get("planned_images")
         if planned is not None:
-            found.append(Check(what="inputs with a row, of those planned", expected=planned, found=int(inputs or 0)))
+            found.append(
+                Check(what="inputs with a row, of those planned", expected=planned, found=int(inputs or 0))
+            )
         found += [
-            Check(what="inputs = embedded + failed", expected=int(inputs or 0), found=int(embedded or 0) + int(fails or 0)),
+            Check(
+                what="inputs = embedded + failed",
+                expected=int(inputs or 0),
+                found=int(embedded or 0) + int(fails or 0),
+            ),
             Check(what="rows in embeddings/", expected=int(embedded or 0), found=images.rows),
             Check(what="rows in failures/", expected=int(fails or 0), found=failed),
         ]
-    found += [Check(what=f"rows in labels/{stats.tag}/", expected=images.rows, found=stats.rows) for stats in sets]
+    found += [
+        Check(what=f"rows in labels/{stats.tag}/", expected=images.rows, found=stats.rows) for stats in sets
+    ]
     return tuple(found)
 
 
@@ -191,7 +208,9 @@ def _label_rows(
 ) -> tuple[LabelRow, ...]:
     named = {label.id: label.name for label in prompts.labels} if prompts else {}
     totals, order = _totals(stats, stats.frequent()[:limit])
-    special = [(key, words) for key, words in ((NONE, "none of these"), (None, "no label")) if key in stats.labels]
+    special = [
+        (key, words) for key, words in ((NONE, "none of these"), (None, "no label")) if key in stats.labels
+    ]
     largest = max([*totals.values(), *(stats.labels[key].images for key, _ in special), 1])
 
     def row(key: str | None, text: str, images: int, depth: int) -> LabelRow:

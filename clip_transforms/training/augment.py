@@ -22,6 +22,7 @@ class AugmentOptions:
     degrees: float = 15.0
     zoom: tuple[float, float] = (0.65, 1.1)
     shift: float = 0.12
+    stretch: float = 0.15  # of the logarithm of width over height, halved
     flip: float = 0.5
     recolour: float = 0.9  # of pictures in one colour
     hue: float = 0.5
@@ -48,7 +49,7 @@ def pose(rgba: Tensor, size: int, options: AugmentOptions, generator: torch.Gene
     count = len(rgba)
     angle = _random(count, -options.degrees, options.degrees, generator) * math.pi / 180
     zoom = _random(count, *options.zoom, generator)
-    stretch = torch.exp(_random(count, -0.15, 0.15, generator))
+    stretch = torch.exp(_random(count, -options.stretch, options.stretch, generator))
     flip = 1 - 2 * (torch.rand(count, generator=generator) < options.flip).float()
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     shift = _random(2 * count, -options.shift, options.shift, generator).view(count, 2)

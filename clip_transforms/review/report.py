@@ -1,0 +1,236 @@
+"""Writes `report.html`: one page, complete in itself, of what a run did and what it is unsure of."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import importlib.resources
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from clip_transforms.labelsets import read_label_set
+from clip_transforms.prompts import PromptSet
+from clip_transforms.review import report_format
+from clip_transforms.review.report_data import part_names, read_duplicates, read_failures, read_images
+from clip_transforms.review.report_labels import count_labels, label_sets, read_sheets
+from clip_transforms.review.report_values import (
+    Duplicates,
+    FailureGroup,
+    Images,
+    ReportInputs,
+    ReportOptions,
+    SetStats,
+    Sheet,
+)
+from clip_transforms.review.report_view import SetView, TileView, checks, sample_view, set_view, wanted_labels
+from clip_transforms.review.thumbnails import LoadImage, Thumbnail, Thumbnails, make_thumbnails
+
+if TYPE_CHECKING:
+    from clip_transforms.storage import Store
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """All that was read of a run."""
+
+    sets: tuple[tuple[SetStats, list[Sheet], PromptSet | None], ...]
+    images: Images
+    failures: tuple[FailureGroup, ...]
+    duplicates: Duplicates | None
+
+
+def write_report(
+    store: Store,
+    *,
+    data: ReportInputs,
+    options: ReportOptions | None = None,
+    load_image: LoadImage | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Write `report.html` into the run's folder, by one put; an older one is replaced.
+
+    Reads the run's Parquet twice in bounded memory: counts and histograms are over all rows, the images shown
+    are bounded by the options. load_image gives an image's encoded bytes by its uri (None: it cannot be had;
+    the tile shows its name); without it no thumbnails are made. The page loads nothing from anywhere, and
+    what came from outside (names, captions, labels, messages) is shown as text whatever it holds.
+
+    Raises RequestError for a prompt set that the run does not have; StoreError where the store fails.
+    """
+    store.write(REPORT, render_report(store, data=data, options=options, load_image=load_image, clock=clock))
+
+
+def render_report(
+    store: Store,
+    *,
+    data: ReportInputs,
+    options: ReportOptions | None = None,
+    load_image: LoadImage | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> bytes:
+    """The page that `write_report` writes, UTF-8."""
+    options = options or ReportOptions()
+    found = _read(store, data, options)
+    shown = [tile.uri for _, sheets, _ in found.sets for sheet in sheets for tile in sheet.tiles]
+    thumbnails = make_thumbnails(
+        [*shown, *(uri for _, uri in found.images.sample)],
+        load_image=load_image,
+        px=options.thumbnail_px,
+        seconds=options.thumbnail_seconds,
+        threads=options.threads,
+        clock=clock,
+    )
+    return _render(store.root, data.run, found, thumbnails, options)
+
+
+def _read(store: Store, data: ReportInputs, options: ReportOptions) -> _Found:
+    source = data.source or store
+    parts = data.parts if data.source is None else None
+    folders = label_sets(store, asked=data.sets, parts=data.parts)
+    per_set = max(1, min(options.max_labels, options.max_sheets // max(1, len(folders))))
+    sets = []
+    for tag, names in folders.items():
+        stats = count_labels(store, tag=tag, names=names)
+        labels = wanted_labels(stats, sheets=per_set)
+        sheets = read_sheets(store, stats, names=names, labels=labels, options=options)
+        sets.append((stats, sheets, _prompts(store, tag)))
+    tiles = [tile for _, sheets, _ in sets for sheet in sheets for tile in sheet.tiles]
+    return _Found(
+        sets=tuple(sets),
+        images=read_images(
+            source,
+            part_names(source, "embeddings", parts),
+            wanted=[(tile.image_id, tile.uri) for tile in tiles],
+            sample=0 if sets else 2 * (options.tiles_per_label + options.sample_per_label),
+            seed=options.seed,
+        ),
+        failures=read_failures(
+            source,
+            part_names(source, "failures", parts),
+            examples=options.failures_per_reason,
+            seed=options.seed,
+        ),
+        duplicates=read_duplicates(source),
+    )
+
+
+def _prompts(store: Store, tag: str) -> PromptSet | None:
+    """The prompt set itself, where the run keeps it: for display names and labels that were never given."""
+    return read_label_set(store, tag).prompt_set if store.exists(f"text/{tag}.json") else None
+
+
+def _render(
+    output: str, run: Mapping[str, Any], found: _Found, thumbnails: Thumbnails, options: ReportOptions
+) -> bytes:
+    views = [
+        set_view(stats, sheets, prompts=prompts, pictures=thumbnails.pictures, number=number, options=options)
+        for number, (stats, sheets, prompts) in enumerate(found.sets)
+    ]
+    failed = sum(group.count for group in found.failures)
+    accounts = checks(run, images=found.images, failed=failed, sets=[stats for stats, _, _ in found.sets])
+    css, script = _shipped("report.css"), _shipped("report.js")
+    page = _environment().get_template("report.html.j2")
+    html = page.render(
+        output=run.get("output") or output,
+        run=run,
+        rate=run.get("images_per_second"),
+        took=report_format.duration(run.get("started_at"), run.get("ended_at")),
+        sets=views,
+        images=found.images,
+        sample=sample_view(found.images, thumbnails.pictures),
+        failures=found.failures,
+        failed=failed,
+        duplicates=found.duplicates,
+        checks=accounts,
+        sound=all(check.holds for check in accounts),
+        thumbnails=thumbnails,
+        options=options,
+        config=report_format.flat(run.get("config") or {}),
+        versions=report_format.flat(run.get("versions") or {}),
+        stages=report_format.flat(run.get("images_per_second_of_stage") or {}),
+        reasons=report_format.REASONS,
+        decision_reasons=report_format.DECISION_REASONS,
+        tiles=report_format.json_block(_tile_data(views, found, thumbnails.pictures)),
+        css=Markup(css),  # noqa: S704  ours, and hashed below
+        script=Markup(script),  # noqa: S704
+        css_hash=_csp_hash(css),
+        script_hash=_csp_hash(script),
+    )
+    return html.encode("utf-8", "xmlcharrefreplace")
+
+
+def _tile_data(
+    views: Sequence[SetView], found: _Found, pictures: Mapping[str, Thumbnail]
+) -> dict[str, dict[str, Any]]:
+    """What the page's script knows of each tile, by `<sheet>-<place>`; the pictures stay in the page."""
+    data = {
+        f"{sheet.anchor}-{view.index}": {
+            **_image_data(found.images, view.tile.image_id, view.tile.uri),
+            **_scores(view),
+        }
+        for one in views
+        for sheet in one.sheets
+        for view in sheet.tiles
+    }
+    for place, (image_id, uri, _) in enumerate(sample_view(found.images, pictures)):
+        data[f"sample-{place}"] = _image_data(found.images, image_id, uri)
+    return data
+
+
+def _image_data(images: Images, image_id: str, uri: str) -> dict[str, Any]:
+    facts = images.facts.get((image_id, uri))
+    shape = (
+        None
+        if facts is None
+        else f"{facts.width} × {facts.height} {facts.format}, {report_format.size(facts.bytes)}"
+    )
+    return {
+        "id": image_id,
+        "uri": uri,
+        "link": report_format.link(uri),
+        "image": shape,
+        "caption": facts.caption if facts else None,
+    }
+
+
+def _scores(view: TileView) -> dict[str, Any]:
+    tile = view.tile
+    number = report_format.number
+    return {
+        "top": [[guess.label, round(guess.score, 5), number(guess.cosine)] for guess in tile.top_k],
+        "labels": tile.labels,
+        "calibrated": None if tile.calibrated is None else number(tile.calibrated),
+        "margin": number(tile.margin),
+        "entropy": number(tile.entropy),
+        "decision": tile.decision,
+        "reason": report_format.DECISION_REASONS.get(tile.decision_reason, tile.decision_reason),
+    }
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("clip_transforms.review"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(report_format.FILTERS)
+    return found
+
+
+def _shipped(name: str) -> str:
+    return importlib.resources.files("clip_transforms.review").joinpath("templates", name).read_text("utf-8")
+
+
+def _csp_hash(text: str) -> str:
+    """The source expression that lets a page run or apply exactly this text (Content Security Policy 3, 2.3.1)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
