@@ -37,6 +37,7 @@ from PIL import Image
 from clip_transforms import encoders
 from clip_transforms.elements import Failure, ImageRef
 from clip_transforms.encoders.base import Encoder, EncoderSpec, Float32, Preprocess, UInt8
+from clip_transforms.encoders.fake import FakeOptions
 from clip_transforms.engine import EncodedBatch, Engine, EngineOptions, EngineStats
 from clip_transforms.fetch import fetch
 from clip_transforms.images import decode_to_pixels
@@ -58,15 +59,12 @@ class LatencyFileSystem(AsyncFileSystem):  # type: ignore[misc]
         return PICTURES[int(str(path).rsplit("/", 1)[-1]) % len(PICTURES)][start:end]
 
 
-class WaitingEncoder:
-    """As FakeEncoder, but it does nothing at all: `encode_images` sleeps for a time per image."""
+class WaitingEncoder(encoders.FakeEncoder):
+    """Looks at no pixel: `encode_images` only sleeps for a time per image."""
 
     def __init__(self, image_s: float, preprocess: Preprocess) -> None:
-        fake = encoders.FakeEncoder()
-        self.__dict__.update(vars(fake))
+        super().__init__(FakeOptions(dim=512))
         self.preprocess = preprocess
-        self.encode_texts, self.token_counts = fake.encode_texts, fake.token_counts
-        self.dim = 512
         self.image_s = image_s
 
     def encode_images(self, pixels: UInt8) -> Float32:

@@ -6,7 +6,6 @@ import datetime
 import importlib.metadata
 import json
 import platform
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from clip_transforms.duplicates import find_duplicates
 from clip_transforms.elements import ContractError, Reason
 from clip_transforms.labelsets import label_set_tags
 from clip_transforms.live import count, live_parts
+from clip_transforms.memory import peak_memory
 from clip_transforms.plan import Extension, iter_units, read_extensions
 from clip_transforms.storage import Store
 from clip_transforms.sweep import sweep
@@ -164,13 +164,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def peak_memory() -> int | None:
-    """Peak resident memory of this process in bytes; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)

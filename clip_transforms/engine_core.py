@@ -18,7 +18,7 @@ from clip_transforms.elements import BeamclipError, Failure, ImageRef, Reason, S
 from clip_transforms.encoders.base import Encoder, Float32, UInt8
 from clip_transforms.engine_batches import Batch, Batcher
 from clip_transforms.engine_budget import Budget
-from clip_transforms.engine_encode import BatchEncoder, EncoderBroken, SharedEncoder, describe
+from clip_transforms.engine_encode import BatchEncoder, Encoded, EncoderBroken, SharedEncoder, describe
 from clip_transforms.engine_options import EngineOptions
 from clip_transforms.engine_processes import make_stages
 from clip_transforms.engine_source import Admission, SizeGuess
@@ -155,6 +155,8 @@ class Engine:
 
     def broken(self, error: BaseException) -> None:
         """A stage cannot go on: every unit fails with the error, and the engine closes."""
+        if self.closed:
+            return
         _logger.error("the engine stops: %s", describe(error))
         self._fail_all(error)
         start_thread("beamclip-close", self.close)
@@ -164,26 +166,31 @@ class Engine:
     def _encode_loop(self) -> None:
         while (batch := self._batches.take()) is not None:
             try:
-                self._encode(batch)
+                started = time.perf_counter()
+                try:
+                    encoded = self._encode(batch)
+                finally:
+                    self._budget.release(sum(task.reserved for task in batch.items), count=len(batch.items))
+                if encoded is not None:
+                    self._hand_out(batch, encoded, (time.perf_counter() - started) / len(batch.items))
             except EncoderBroken as error:
                 self._fail_all(error)
             except BaseException as error:  # a mistake of the engine's own must not leave units waiting
                 _logger.exception("the encode thread failed")
                 self._fail_all(error)
-            self._budget.release(sum(task.reserved for task in batch.items), count=len(batch.items))
 
-    def _encode(self, batch: Batch[Task]) -> None:
+    def _encode(self, batch: Batch[Task]) -> Encoded | None:
         if all(task.unit.dead for task in batch.items):
-            return
-        started = time.perf_counter()
+            return None
         if self._pause:
             self._gate.clear()
         try:
-            encoded = self._batch_encoder.encode(batch.pixels)
+            return self._batch_encoder.encode(batch.pixels)
         finally:
             self._gate.set()
-        encode_s = (time.perf_counter() - started) / len(batch.items)
-        self._batches.size = self._batch_encoder.size
+            self._batches.size = self._batch_encoder.size
+
+    def _hand_out(self, batch: Batch[Task], encoded: Encoded, encode_s: float) -> None:
         by_unit: dict[Unit, list[int]] = {}
         for index, task in enumerate(batch.items):
             if index in encoded.problems:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from clip_transforms.config import RunConfig
-from clip_transforms.elements import Failure, ImageInfo, ImageRef
+from clip_transforms.elements import Failure, ImageInfo
 from clip_transforms.encoders import Float32
 from clip_transforms.engine import EncodedBatch
 from clip_transforms.sink import Part, PartWriter

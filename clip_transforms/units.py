@@ -7,24 +7,20 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from clip_transforms.commits import EMBEDDINGS, FAILURES, Commit, read_commit, write_commit
+from clip_transforms.commits import EMBEDDINGS, Commit, read_commit, write_commit
 from clip_transforms.config import RunConfig, UnitReport
-from clip_transforms.elements import ContractError, Failure, ImageRef, Reason, Stage, WorkUnit
+from clip_transforms.elements import ContractError, WorkUnit
 from clip_transforms.engine import Engine, EngineStats, engine_for
 from clip_transforms.labelling import Labeller
 from clip_transforms.live import UnitState, unit_state
-from clip_transforms.plan import read_unit_rows
+from clip_transforms.memory import limit_malloc
 from clip_transforms.rows import UnitRows
 from clip_transforms.sink import new_attempt, part_stem
-from clip_transforms.sources import read_unit
+from clip_transforms.unit_tasks import wanted_items, wanted_task
 
 ALL_FAIL_LIMIT = 1000
-_Key = tuple[str, str]  # (image_id, uri)
 
 _workers: dict[tuple[str, str], Worker] = {}
 _lock = threading.Lock()
@@ -35,6 +31,7 @@ def worker_for(config: RunConfig) -> Worker:
     with _lock:
         key = (config.output, config.run_id)
         if key not in _workers:
+            limit_malloc()
             _workers.clear()  # a process works on one job at a time
             _workers[key] = Worker(config)
         return _workers[key]
@@ -51,16 +48,6 @@ class PendingUnit:
     rows: UnitRows | None = None
     attempt: str = ""
     done: Future[EngineStats] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """What is to be embedded of a unit."""
-
-    task: str
-    supersedes: tuple[str, ...] = ()
-    only: Mapping[_Key, int] | None = None  # a retry: how often each key failed
-    tries: Mapping[_Key, int] = field(default_factory=dict)  # attempts so far
 
 
 class Worker:
@@ -91,7 +78,11 @@ class Worker:
     def start(self, unit: WorkUnit) -> PendingUnit:
         """Send what is to be embedded of the unit into the engine; does not wait for it."""
         state = unit_state(self._embeddings, unit.name)
-        wanted = None if self._config.embeddings_run else self._wanted(unit, state)
+        wanted = (
+            None
+            if self._config.embeddings_run
+            else wanted_task(self._store, unit, state, retry_failed=self._config.retry_failed)
+        )
         if wanted is None:
             return PendingUnit(unit=unit, state=state)
         attempt = new_attempt()
@@ -108,7 +99,9 @@ class Worker:
             supersedes=wanted.supersedes,
             rows=rows,
             attempt=attempt,
-            done=self.engine().submit(self._items(unit, wanted.only), rows),
+            done=self.engine().submit(
+                wanted_items(self._store, unit, wanted, options=self._config.sources), rows
+            ),
         )
 
     def finish(self, pending: PendingUnit) -> Iterator[UnitReport]:
@@ -120,47 +113,6 @@ class Worker:
             yield self._commit_images(pending, pending.done.result())
         for tag in self._config.label_sets:
             yield self._commit_labels(pending, tag)
-
-    def _items(self, unit: WorkUnit, only: Mapping[_Key, int] | None) -> Iterator[ImageRef | Failure]:
-        items = read_unit(unit.kind, read_unit_rows(self._store, unit), self._config.sources)
-        if only is None:
-            yield from items
-            return
-        left = Counter(only)
-        for item in items:
-            key = (item.image_id, item.uri)
-            if left[key] > 0:
-                left[key] -= 1
-                yield item
-        for (image_id, uri), times in left.items():
-            for _ in range(times):  # gone from its shard or file since: still a failure, never a lost row
-                yield _vanished(image_id, uri)
-
-    def _wanted(self, unit: WorkUnit, state: UnitState) -> _Wanted | None:
-        tasks = {live.commit.task for live in state.commits}
-        redone = sum(task.startswith("redo-") for task in tasks)
-        if not redone and "embed" not in tasks:
-            return _Wanted(task="embed")
-        if redone < unit.redo:
-            return _Wanted(task=f"redo-{redone + 1}")
-        failures = state.parts(FAILURES) if self._config.retry_failed else ()
-        if not failures:
-            return None
-        rows = [row for part in failures for row in self._read(part.name).to_pylist()]
-        tries = {(row["image_id"], row["uri"]): int(row["attempts"]) for row in rows}
-        if any(row["reason"] == Reason.TRUNCATED_SHARD.value for row in rows):
-            return _Wanted(task=f"redo-{redone + 1}", tries=tries)
-        only = Counter((row["image_id"], row["uri"]) for row in rows)
-        return _Wanted(
-            task=f"retry-{state.next_retry}",
-            supersedes=tuple(part.name for part in failures),
-            only=only,
-            tries=tries,
-        )
-
-    def _read(self, name: str) -> pa.Table:
-        with self._embeddings.open(name) as handle:
-            return pq.read_table(handle)
 
     def _commit_images(self, pending: PendingUnit, stats: EngineStats) -> UnitReport:
         assert pending.rows is not None and pending.task is not None
@@ -247,12 +199,6 @@ class Worker:
 def _carries(state: UnitState, tag: str) -> bool:
     """Whether the unit has commits, and their embeddings (if any) all have label rows of the set."""
     return any(live.commit.task != "embed" and live.parts.get(f"labels/{tag}") for live in state.commits)
-
-
-def _vanished(image_id: str, uri: str) -> Failure:
-    return Failure(
-        image_id=image_id, uri=uri, stage=Stage.LIST, reason=Reason.NOT_FOUND, message="no longer in its file"
-    )
 
 
 def _plain_stats(stats: EngineStats) -> dict[str, float]:

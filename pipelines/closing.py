@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clip_transforms.accounting import check_contract
-from clip_transforms.engine import engine_for
 from clip_transforms.plan import Extension
 from pipelines.job import Job
 from pipelines.launch import Exit

@@ -12,8 +12,9 @@ from clip_transforms.encoders import describe
 from clip_transforms.plan import unit_rows_at
 from clip_transforms.sources import PlanItem
 from pipelines import preflight
-from pipelines.job import Job, scanned
+from pipelines.job import Job
 from pipelines.launch import Exit
+from pipelines.planning import blank_config, scanned
 
 _TRY = 16  # images that the estimate is made from
 
@@ -160,7 +161,6 @@ def _steps(job: Job) -> Iterator[str]:
     import apache_beam as beam
 
     from clip_transforms.transforms import RunUnits
-    from pipelines.job import blank_config
 
     pipeline = beam.Pipeline(runner="FnApiRunner")
     _ = pipeline | RunUnits(config=blank_config(job), extensions=("0000",))

@@ -16,9 +16,10 @@ from clip_transforms.plan import Extension, close_extension, read_extensions
 from clip_transforms.storage import Store
 from clip_transforms.sweep import overwrite
 from pipelines.closing import close, run_graph
-from pipelines.job import Job, encoder_spec, engine_options, load_label_sets, make_config, stored_identity
+from pipelines.job import Job, encoder_spec, engine_options, load_label_sets, stored_identity
 from pipelines.launch import beam_options, configure_logging
 from pipelines.options import IDENTITY_DEFAULTS, Identity, identity_from, storage_options
+from pipelines.planning import make_config
 from pipelines.preflight import load_encoder
 
 #: Options that may stand beside --from-run, besides those of the machine and the store.

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from clip_transforms.lease import Lease
 from pipelines import preflight
 from pipelines.closing import close, run_graph
-from pipelines.job import check_request, first_look, make_config, write_plan
+from pipelines.job import check_request
 from pipelines.launch import beam_options, configure_logging
+from pipelines.planning import first_look, make_config, write_plan
 
 
 def embed_and_label(

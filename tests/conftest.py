@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from tests.helpers import write_images
 
 REQUIRED = frozenset(filter(None, os.environ.get("BEAMCLIP_REQUIRE", "").split(",")))

@@ -84,7 +84,8 @@ def good(count: int, prefix: str = "") -> list[ImageRef]:
 def expected_row(data: bytes, encoder: FakeEncoder) -> Float32:
     """What the engine should find for an image, by hand."""
     pixels, _ = decode_to_pixels(data, DecodeOptions(), encoder.preprocess)
-    return encoder.encode_images(pixels[None])[0]
+    row: Float32 = encoder.encode_images(pixels[None])[0]
+    return row
 
 
 def options(**changes: object) -> EngineOptions:
@@ -114,3 +115,9 @@ def stepped(items: list[ImageRef], steps: threading.Semaphore) -> Iterator[Image
     for item in items:
         assert steps.acquire(timeout=WAIT_S)
         yield item
+
+
+def drained(engine: Engine) -> bool:
+    """Whether nothing is left in flight; images of a unit that failed take a moment to be dropped."""
+    wait = threading.Event()
+    return any(engine._budget.in_flight == (0, 0) or wait.wait(0.01) for _ in range(1000))

@@ -18,6 +18,7 @@ from clip_transforms.plan import iter_units, read_extensions
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store
 from pipelines import job as jobs
+from pipelines import planning
 from pipelines.options import build_parser
 from tests import faulty_store  # noqa: F401 - registers faulty://
 from tests.helpers import write_images
@@ -152,13 +153,13 @@ def two_workers(images: Path, run: Path) -> tuple[list[units.Worker], units.Work
     parser = build_parser("embed", "", labels=False)
     args = parser.parse_args(["--input", str(images), "--output", str(run), "--encoder", "fake"])
     job = jobs.check_request(args, labels=False)
-    config = jobs.make_config(job, load(job.spec))
+    config = planning.make_config(job, load(job.spec))
 
     class NoLease:
         def check(self) -> None:
             """Nobody else is here."""
 
-    jobs.write_plan(job, config, jobs.scanned(job), NoLease())
+    planning.write_plan(job, config, planning.scanned(job), NoLease())
     store = Store(str(run))
     (extension,) = read_extensions(store)
     (unit,) = [unit for file in extension.files for unit in iter_units(store, extension, file)]

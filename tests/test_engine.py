@@ -10,13 +10,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from engine_kit import (
     POISON,
     WAIT_S,
     PoisonedEncoder,
     RecordingSink,
+    drained,
     expected_row,
     fake,
     good,
@@ -42,6 +42,7 @@ from clip_transforms.engine import (
     Progress,
     engine_for,
 )
+from clip_transforms.images import decode_to_pixels
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def mixed_items(seed: int, folder: Path) -> tuple[list[ImageRef | Failure], dict
         content = {"text": b"not an image at all", "cut": data[: len(data) // 2], "empty": b""}.get(
             kind, data
         )
-        if kind == "payload" or rng.random() < 0.5 and kind not in ("file", "gone"):
+        if kind == "payload" or (rng.random() < 0.5 and kind not in ("file", "gone")):
             items.append(ref(name, content))
         else:
             if kind != "gone":
@@ -118,7 +119,7 @@ def test_every_item_has_exactly_one_outcome(
             assert (row == expected_row(data, encoder)).all()
             assert sink.infos[image_id].bytes == len(data)
         assert len(sink.threads) == 1  # its own
-    assert engine._budget.in_flight == (0, 0)
+    assert drained(engine)
 
 
 def test_batches_threads_and_order_change_nothing(engines: list[Engine]) -> None:
@@ -226,12 +227,10 @@ def test_a_batch_of_bad_images_only_is_not_the_encoders_fault(engines: list[Engi
 def test_what_decoding_should_not_raise(
     error: BaseException, engines: list[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = engine_stages.decode_to_pixels
-
     def decode(data: bytes, *rest: object) -> object:
         if data == b"strange":
             raise error
-        return real(data, *rest)  # type: ignore[arg-type]
+        return decode_to_pixels(data, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine_stages, "decode_to_pixels", decode)
     engine = Engine(fake(), options())
@@ -269,7 +268,7 @@ def test_a_store_that_cannot_be_read_here_fails_the_unit(
     with pytest.raises(RequestError, match="gcsfs"):
         engine.submit(iter([ref("a", url="gs://b/a")] * 9), RecordingSink()).result(WAIT_S)
     assert len(run_one(engine, good(9))[0].rows) == 9
-    assert engine._budget.in_flight == (0, 0)
+    assert drained(engine)
 
 
 def test_a_slow_sink_holds_back_its_own_source_only(engines: list[Engine]) -> None:
@@ -317,7 +316,7 @@ def test_a_source_that_raises_fails_its_unit_only(engines: list[Engine]) -> None
         future.result(WAIT_S)
     assert closed.is_set()
     assert other.result(WAIT_S).embedded == 60
-    assert engine._budget.in_flight == (0, 0)
+    assert drained(engine)
 
 
 def test_a_sink_that_raises_fails_its_unit_and_is_not_called_again(engines: list[Engine]) -> None:
@@ -407,7 +406,7 @@ def test_memory_stays_within_the_budget(tmp_path: Path, engines: list[Engine]) -
     sink, _ = run_one(engine, [*good(20), ref("large", large), *good(20, "more")])
     assert len(sink.rows) == 41
     assert engine._budget.peak_bytes == len(large) + 64 * 64 * 3  # alone
-    assert engine._budget.in_flight == (0, 0)
+    assert drained(engine)
 
 
 def test_texts_can_be_encoded_beside_the_images(engines: list[Engine]) -> None:

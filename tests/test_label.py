@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
-from tests.broken_images import broken_files, good_files
-from tests.helpers import image_bytes, make_image, write_images
-from tests.runs import all_rows, beamclip, rows, summary, written
 
 from schemas.embeddings import embeddings_schema
 from schemas.failures import FAILURES
 from schemas.labels import LABELS
+from tests.broken_images import broken_files, good_files
+from tests.helpers import image_bytes, make_image, write_images
+from tests.runs import all_rows, beamclip, rows, summary, written
 
 FAKE = ("--encoder", "fake", "--quiet")
 

@@ -18,7 +18,7 @@ from clip_transforms.training.model import architecture_of, build, freeze
 from clip_transforms.training.options import TrainOptions
 from pipelines.train import main
 from tests.helpers import write_images
-from tests.training_data import architecture, some_examples, write_model, write_parquet
+from tests.training_kit import architecture, some_examples, write_model, write_parquet
 
 FAST = ["--batch-size", "8", "--warmup", "2", "--device", "cpu", "--seed", "1", "--average", "0.5"]
 

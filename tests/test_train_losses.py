@@ -17,7 +17,7 @@ from clip_transforms.training.loop import Trainer, make_optimizer, rate_at
 from clip_transforms.training.losses import clip_loss, proxy_loss, supervised_contrastive
 from clip_transforms.training.model import build, text_features
 from clip_transforms.training.options import TrainOptions
-from tests.training_data import architecture, some_examples
+from tests.training_kit import architecture, some_examples
 
 
 def _features(count: int, seed: int) -> torch.Tensor:
@@ -58,14 +58,15 @@ def test_one_training_step_equals_open_clips() -> None:
         average=0.0,
         learning_rate=1e-3,
     )
-    ours = build(architecture(), seed=3)
+    # In double precision: they sum in other orders, and AdamW makes a whole step of a gradient's rounding.
+    ours = build(architecture(), seed=3).double()
     theirs = copy.deepcopy(ours)
     trainer = Trainer(ours, examples, architecture=architecture(), options=options)
     ours.train()
     theirs.train()
     texts = [f"picture number {k}" for k in range(8)]
     batch = Batch(rows=np.arange(8), texts=texts, fits=np.eye(8, dtype=bool))
-    pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(5)).double()
 
     loss = trainer.loss(batch, pixels)
     loss.backward()
@@ -81,10 +82,8 @@ def test_one_training_step_equals_open_clips() -> None:
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
     for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert mine.grad is not None and other.grad is not None, name
-        torch.testing.assert_close(mine.grad, other.grad, atol=1e-5, rtol=0, msg=name)
-    after, after_theirs = trainer.loss(batch, pixels), ClipLoss()(*theirs(pixels, tokens))
-    assert float(after.detach()) == pytest.approx(float(after_theirs.detach()), abs=1e-4)
-    assert float(after.detach()) < float(loss.detach())
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-5, rtol=0)
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
 
 
 def test_texts_cut_behind_the_longest_give_the_same_features() -> None:

@@ -130,8 +130,10 @@ def _render(
     output: str, run: Mapping[str, Any], found: _Found, thumbnails: Thumbnails, options: ReportOptions
 ) -> bytes:
     views = [
-        set_view(stats, sheets, prompts=prompts, pictures=thumbnails.pictures, number=number, options=options)
-        for number, (stats, sheets, prompts) in enumerate(found.sets)
+        set_view(
+            stats, sheets, prompts=prompts, pictures=thumbnails.pictures, position=position, options=options
+        )
+        for position, (stats, sheets, prompts) in enumerate(found.sets)
     ]
     failed = sum(group.count for group in found.failures)
     accounts = checks(run, images=found.images, failed=failed, sets=[stats for stats, _, _ in found.sets])
@@ -158,8 +160,8 @@ def _render(
         reasons=report_format.REASONS,
         decision_reasons=report_format.DECISION_REASONS,
         tiles=report_format.json_block(_tile_data(views, found, thumbnails.pictures)),
-        css=Markup(css),  # noqa: S704  ours, and hashed below
-        script=Markup(script),  # noqa: S704
+        css=Markup(css),
+        script=Markup(script),
         css_hash=_csp_hash(css),
         script_hash=_csp_hash(script),
     )
@@ -204,7 +206,10 @@ def _scores(view: TileView) -> dict[str, Any]:
     tile = view.tile
     number = report_format.number
     return {
-        "top": [[guess.label, round(guess.score, 5), number(guess.cosine)] for guess in tile.top_k],
+        "top": [
+            [report_format.word(guess.label), number(guess.score), number(guess.cosine)]
+            for guess in tile.top_k
+        ],
         "labels": tile.labels,
         "calibrated": None if tile.calibrated is None else number(tile.calibrated),
         "margin": number(tile.margin),
@@ -232,5 +237,5 @@ def _shipped(name: str) -> str:
 
 
 def _csp_hash(text: str) -> str:
-    """The source expression that lets a page run or apply exactly this text (Content Security Policy 3, 2.3.1)."""
+    """What lets a page run or apply exactly this text (Content Security Policy 3, section 2.3.1)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"

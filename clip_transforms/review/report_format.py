@@ -11,6 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from clip_transforms.prompt_rules import NONE
+
 _CONTAINER = re.compile(r"\.(tar|tgz|tar\.gz|parquet)#", re.IGNORECASE)
 
 #: What a failure's reason means.
@@ -147,6 +149,15 @@ def link(uri: str) -> str | None:
     return uri if re.match(r"https?://[^/]", uri) else None
 
 
+def word(label: str) -> str:
+    """A label's key as it is shown.
+
+    >>> word("cat"), word("__none__")
+    ('cat', 'none of these')
+    """
+    return "none of these" if label == NONE else label
+
+
 def flat(value: Mapping[str, Any], *, prefix: str = "") -> list[tuple[str, str]]:
     """A nested mapping as lines of dotted names and values; what is empty is left out.
 
@@ -172,7 +183,7 @@ def json_block(value: object) -> Markup:
     Markup('{"a":"\\\\u003c/script\\\\u003e"}')
     """
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 FILTERS = {
@@ -183,4 +194,5 @@ FILTERS = {
     "moment": moment,
     "base_name": base_name,
     "link": link,
+    "word": word,
 }

@@ -80,6 +80,7 @@ class Chart:
     title: str
     note: str
     summary: str  # the chart in words, for those who cannot see it
+    middle: str  # where its middle is
     log: bool
     bars: tuple[Bar, ...]
     x_ticks: tuple[Tick, ...]
@@ -121,11 +122,12 @@ def chart(histogram: Histogram, *, title: str, note: str, bars: int = 40) -> Cha
         if count
     )
     low, middle, high = (histogram.quantile(share) for share in (0.25, 0.5, 0.75))
+    inner = f"median {middle:.2f}, the middle half from {low:.2f} to {high:.2f}"
     return Chart(
         title=title,
         note=note,
-        summary=f"{title}: half of {histogram.total:,} images lie between {low:.2f} and {high:.2f}, "
-        f"the median is {middle:.2f}.",
+        summary=f"{title} of {histogram.total:,} images: {inner}",
+        middle=inner,
         log=log,
         bars=drawn,
         x_ticks=tuple(Tick(at=round(_LEFT + span * x / 4, 2), text=f"{x / 4:g}") for x in range(5)),

@@ -194,7 +194,8 @@ def _places(values: pa.Array, place: Mapping[str | None, int]) -> Int64:
     encoded = values.dictionary_encode()
     table = np.array([*(place.get(word, -1) for word in encoded.dictionary.to_pylist()), place.get(None, -1)])
     codes = encoded.indices.fill_null(len(table) - 1).to_numpy(zero_copy_only=False)
-    return table[codes].astype(np.int64)
+    found: Int64 = table[codes].astype(np.int64)
+    return found
 
 
 def _offer(

@@ -8,6 +8,7 @@ from typing import Any
 
 from clip_transforms.prompt_rules import NONE
 from clip_transforms.prompts import PromptSet
+from clip_transforms.review.report_format import base_name, number, word
 from clip_transforms.review.report_histogram import Chart, chart
 from clip_transforms.review.report_values import (
     Images,
@@ -43,11 +44,13 @@ class LabelRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileView:
-    """One tile: what was read, its picture, and what to write under it."""
+    """One tile: what was read, its picture, and the tile in words, for those who cannot see it."""
 
     index: int
     tile: Tile
     picture: Thumbnail | None
+    guesses: tuple[tuple[str, float], ...]  # the sheet's label and the best other one, with scores
+    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,8 @@ class SheetView:
     images: int
     share: float
     score_mean: float
-    note: str
+    note: str  # which of the images the tiles show, and in which order
+    drawn: str  # what comes after those; empty where nothing does
     tiles: tuple[TileView, ...]
 
 
@@ -110,17 +114,17 @@ def set_view(
     *,
     prompts: PromptSet | None,
     pictures: Mapping[str, Thumbnail],
-    number: int,
+    position: int,
     options: ReportOptions,
 ) -> SetView:
-    """The view of one set. prompts: the set itself, where the run keeps it; number: its place on the page."""
-    anchors = {sheet.label: f"set{number}-sheet{place}" for place, sheet in enumerate(sheets)}
+    """The view of one set. prompts: the set, where the run keeps it; position: its place on the page."""
+    anchors = {sheet.label: f"set{position}-sheet{place}" for place, sheet in enumerate(sheets)}
     frequent = stats.frequent()
     beyond = frequent[options.max_bars :]
     given = {label for label, _ in frequent}
     name, _, hash8 = stats.tag.partition("@")
     return SetView(
-        anchor=f"set{number}",
+        anchor=f"set{position}",
         name=name,
         hash8=hash8,
         kind=_kind(stats),
@@ -199,7 +203,7 @@ def _charts(stats: SetStats) -> tuple[Chart, ...]:
     return (
         chart(stats.scores, title="Confidence", note=score),
         chart(stats.margins, title="Margin", note=margin),
-        chart(stats.entropies, title="Entropy", note="0: certain, 1: all classes alike"),
+        chart(stats.entropies, title="Entropy", note="0: certain, 1: undecided"),
     )
 
 
@@ -215,10 +219,10 @@ def _label_rows(
 
     def row(key: str | None, text: str, images: int, depth: int) -> LabelRow:
         plain = text.replace("-", " ").replace("_", " ").casefold()
-        name = named.get(key or "", text)
+        name = named.get(key or "", "")
         return LabelRow(
             label=text,
-            note="" if name.casefold() == plain else name,
+            note="" if name.casefold() in (plain, text.casefold()) else name,
             images=images,
             own=stats.labels.get(key, LabelCount()).images,
             share=images / max(1, stats.rows),
@@ -252,16 +256,10 @@ def _sheet_view(
     stats: SetStats, sheet: Sheet, anchor: str, *, pictures: Mapping[str, Thumbnail], options: ReportOptions
 ) -> SheetView:
     titles = {NONE: "none of these", None: "no label"}
-    drawn = len(sheet.tiles) - sheet.unsure
     first = "nearest to a label first" if sheet.label is None else "least sure first"
-    if len(sheet.tiles) == sheet.images:
-        note = f"all {sheet.images:,}, {first}" if sheet.images > 1 else "the only one"
-        if drawn:
-            note = f"all {sheet.images:,}: {sheet.unsure} {first}, then the others"
-    else:
-        note = f"{sheet.unsure} of {sheet.images:,}, {first}"
-        if drawn:
-            note += f"; then {drawn} drawn at random (seed {options.seed})"
+    whole = len(sheet.tiles) == sheet.images
+    drawn = len(sheet.tiles) - sheet.unsure
+    note = f"all of them, {first}" if whole and not drawn else f"{sheet.unsure} of {sheet.images:,}, {first}"
     return SheetView(
         anchor=anchor,
         title=titles.get(sheet.label) or str(sheet.label),
@@ -270,9 +268,23 @@ def _sheet_view(
         images=sheet.images,
         share=sheet.images / max(1, stats.rows),
         score_mean=sheet.score_mean,
-        note=note,
+        note=note if sheet.images > 1 else "",
+        drawn="the others"
+        if drawn and whole
+        else f"{drawn} at random (seed {options.seed})"
+        if drawn
+        else "",
         tiles=tuple(
-            TileView(index=index, tile=tile, picture=pictures.get(tile.uri))
+            _tile_view(index, tile, sheet.label, pictures.get(tile.uri))
             for index, tile in enumerate(sheet.tiles)
         ),
     )
+
+
+def _tile_view(index: int, tile: Tile, label: str | None, picture: Thumbnail | None) -> TileView:
+    own = () if label is None else ((word(label), tile.score),)
+    others = tuple((word(guess.label), guess.score) for guess in tile.top_k if guess.label != label)
+    guesses = (*own, *others)[:2]
+    spoken = ", ".join(f"{name} {number(score)}" for name, score in guesses)
+    words = f"{base_name(tile.uri)}: {spoken}; margin {number(tile.margin)}"
+    return TileView(index=index, tile=tile, picture=picture, guesses=guesses, words=words)

@@ -119,7 +119,7 @@ def train_mode(model: nn.Module, frozen: tuple[str, ...]) -> None:
 def image_features(model: nn.Module, pixels: Tensor) -> Tensor:
     """[B, 3, S, S], normalised as the model wants it -> [B, D] of norm 1."""
     features: Tensor = model.encode_image(pixels, normalize=True)  # type: ignore[operator]
-    return features.float()
+    return _wide(features)
 
 
 def text_features(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def text_features(model: nn.Module, tokens: Tensor) -> Tensor:
     longest = int((tokens != 0).sum(dim=1).max())
     if type(model) is not open_clip.CLIP or model.text_pool_type != "argmax" or model.attn_mask is None:
         whole: Tensor = model.encode_text(tokens, normalize=True)  # type: ignore[operator]
-        return whole.float()
+        return _wide(whole)
     return _short_text_features(model, tokens[:, :longest], longest)
 
 
@@ -142,7 +142,12 @@ def _short_text_features(model: Any, tokens: Tensor, longest: int) -> Tensor:
     if model.text_projection is not None:
         is_linear = isinstance(model.text_projection, nn.Linear)
         x = model.text_projection(x) if is_linear else x @ model.text_projection
-    return functional.normalize(x, dim=-1).float()
+    return _wide(functional.normalize(x, dim=-1))
+
+
+def _wide(features: Tensor) -> Tensor:
+    """Half precision ends where the loss begins."""
+    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
 
 def clamp_scale(model: nn.Module) -> None:

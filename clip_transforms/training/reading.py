@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from itertools import islice
 
-import pyarrow as pa
-
 from clip_transforms.elements import Failure, ImageError, RequestError
-from clip_transforms.fetch import FetchOptions, fetch
-from clip_transforms.sources.options import PlanItem, SourceOptions
-from clip_transforms.sources.reading import read_unit
-from clip_transforms.sources.scanning import scan
+from clip_transforms.fetch import FetchOptions
+from clip_transforms.input_images import bytes_of, input_images
+from clip_transforms.sources.options import SourceOptions
 from clip_transforms.training.examples import Examples, gather, with_captions
-from schemas.plan import PLAN
 
 logger = logging.getLogger(__name__)
 
@@ -34,23 +29,16 @@ def read_rows(
 def _rows(
     inputs: Sequence[str], sources: SourceOptions, fetching: FetchOptions
 ) -> Iterator[tuple[bytes, str | None, str | None]]:
-    for item in scan(inputs, sources):
-        with closing(read_unit(item.kind, _table(item), sources)) as found:  # type: ignore[type-var]
-            for image in found:
-                if isinstance(image, Failure):
-                    logger.warning("%s is left out: %s", image.uri, image.message)
-                    continue
-                try:
-                    data = image.payload if image.payload is not None else fetch(image.url, fetching)
-                except ImageError as error:
-                    logger.warning("%s is left out: %s", image.uri, error)
-                    continue
-                yield data, image.caption, image.extra
-
-
-def _table(item: PlanItem) -> pa.Table:
-    row = {name: getattr(item, name) for name in PLAN.names if name != "unit"}
-    return pa.Table.from_pylist([{"unit": 0, **row, "kind": item.kind.value}], schema=PLAN)
+    for image in input_images(inputs, sources):
+        if isinstance(image, Failure):
+            logger.warning("%s is left out: %s", image.uri, image.message)
+            continue
+        try:
+            data = bytes_of(image, fetching)
+        except ImageError as error:
+            logger.warning("%s is left out: %s", image.uri, error)
+            continue
+        yield data, image.caption, image.extra
 
 
 def read_examples(
