@@ -1,54 +1,207 @@
-"""Opens fsspec file systems as beamclip needs them: listings never cached, a missing extra named."""
+"""Opens fsspec file systems as beamclip needs them: one client a process, and listings never cached."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import queue
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from clip_transforms.client_options import GCS, HTTP, S3, client_options
 from clip_transforms.elements import RequestError
 
 # gcsfs 2026 otherwise asks a gRPC service for each bucket's type, and waits a minute where that is out of
 # reach. It reads this when it is imported, so it must be set before; a value that the user has set stays.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
-_EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
+#: In these a name is taken letter by letter: `::` is no chain of urls.
+_UNCHAINED = GCS | S3 | HTTP | {"file", "memory", "az", "abfs", "abfss", "adl"}
+_EXTRAS = {**dict.fromkeys(GCS, "gcs"), **dict.fromkeys(S3, "s3")}
+_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)(?=://|::[^:]*://)")
+
+_clients: dict[tuple[object, ...], Any] = {}
+_idle: dict[tuple[object, ...], queue.LifoQueue[Any]] = {}
+_lock = threading.RLock()
+
+
+class BadUrlError(RequestError):
+    """A url that leads to no store; `problem` says why, without the url."""
+
+    def __init__(self, message: str, *, problem: str = "not a valid url") -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 def protocol_of(url: str) -> str:
-    """The scheme of an fsspec url, of a chained one the outermost; `file` for a plain path.
+    """The lower-case scheme of an fsspec url, of a chained one the outermost; `file` for a plain path.
 
-    >>> protocol_of("gs://bucket/run"), protocol_of("simplecache::s3://b/k"), protocol_of("/data/run")
+    >>> protocol_of("gs://bucket/run"), protocol_of("simplecache::s3://b/k"), protocol_of("/data/x://run")
     ('gs', 'simplecache', 'file')
     """
-    if "://" not in url:
-        return "file"
-    scheme = url.split("://", 1)[0].split("::", 1)[0]
+    match = _PROTOCOL.match(url)
+    scheme = match[1].lower() if match else "file"
     return "file" if scheme == "local" else scheme
 
 
-def open_filesystem(url: str, storage_options: Mapping[str, object] | None = None) -> tuple[Any, str]:
+def shown(url: str) -> str:
+    """A url as it may be printed: no user, password, query or fragment of a remote url.
+
+    >>> shown("https://me:secret@host/a/w.safetensors?sig=abc")
+    'https://host/a/w.safetensors'
+    >>> shown("/models/a#b.pt")
+    '/models/a#b.pt'
+    """
+    match = re.match(r"(\w[\w+.-]*://)(?:[^/@]*@)?([^?#]*)", url)
+    return match[1] + match[2] if match and match[1] not in ("file://", "local://") else url
+
+
+def open_filesystem(
+    url: str, storage_options: Mapping[str, object] | None = None, *, hidden_retries: bool = True
+) -> tuple[Any, str]:
     """The file system of `url` and the path within it.
 
-    Listings are never cached: other processes write to the same folders. Raises RequestError where the
-    scheme is unknown, the library for it is not installed, or the options do not fit it.
+    Object stores and HTTP have one client for all threads of the process and equal options; other file systems
+    are fsspec's own, one a thread. Listings are never cached: other processes write to the same folders. HTTP
+    takes of the options only client_options.HTTP_OPTIONS, so that one set serves a run that reads from several places. In
+    names of object stores `::`, `?` and `#` are letters like others.
+
+    hidden_retries: whether the client may repeat failed requests by itself, where it can be told not to
+    (clip_transforms.retries says who repeats how often).
+
+    Raises RequestError where the library for the scheme is not installed or the options do not fit it; of its
+    kinds BadUrlError where the scheme is unknown or the url is none; and what the client raises when it is
+    made, for example where credentials cannot be read.
     """
+    if is_chain(url):
+        return _open_chain(url, storage_options or {})
+    place = _find(url, storage_options or {}, hidden_retries=hidden_retries)
+    if not place.family.async_impl:
+        return place.connect(), place.path
+    with _lock:
+        if place.key not in _clients:
+            _clients[place.key] = place.connect(skip_instance_cache=True)
+        return _clients[place.key], place.path
+
+
+@contextlib.contextmanager
+def borrow_filesystem(url: str, storage_options: Mapping[str, object]) -> Iterator[tuple[Any, str]]:
+    """A file system that nobody else uses meanwhile, and the path within it; kept for the next if all went well.
+
+    For clients that are not safe for threads (ftp, sftp, hdfs, ...). Raises what `open_filesystem` does.
+    """
+    if is_chain(url):
+        yield _open_chain(url, {**storage_options, "skip_instance_cache": True})
+        return
+    place = _find(url, storage_options)
+    with _lock:
+        idle = _idle.setdefault(place.key, queue.LifoQueue())
+    try:
+        filesystem = idle.get_nowait()
+    except queue.Empty:
+        filesystem = place.connect(skip_instance_cache=True)
+    yield filesystem, place.path
+    idle.put(filesystem)
+
+
+def is_blocking(url: str) -> bool:
+    """Whether the url's file system has no asyncio client; made without connecting. Raises as `open_filesystem`."""
+    return is_chain(url) or not _class_of(url).async_impl
+
+
+def is_chain(url: str) -> bool:
+    """Whether the url is one of fsspec's chains.
+
+    >>> is_chain("zip://a.jpg::s3://bucket/x.zip"), is_chain("simplecache::s3://b/k"), is_chain("gs://b/i::j.jpg")
+    (True, True, False)
+    """
+    return "::" in url and protocol_of(url) not in _UNCHAINED
+
+
+def unfit_options(url: str, storage_options: Mapping[str, object], error: Exception) -> RequestError:
+    """The error for storage options that a client refuses; names them, but not their values."""
+    names = ", ".join(sorted(storage_options)) or "(none)"
+    return RequestError(
+        f"the storage options {names} do not fit {protocol_of(url)}:// ({error}); "
+        "see the fsspec documentation of that store"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a url leads: the class and options of its file system, and the path in it."""
+
+    family: Any
+    url: str
+    path: str
+    given: Mapping[str, object]  # the user's options
+    options: Mapping[str, Any]  # and what we and the url add
+    hidden_retries: bool
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells one client from another; the process too, as an event loop does not survive a fork."""
+        return os.getpid(), self.family, self.hidden_retries, repr(sorted(self.options.items()))
+
+    def connect(self, **how: object) -> Any:
+        try:
+            filesystem = self.family(**self.options, **how)
+        except (TypeError, ValueError, KeyError) as error:
+            raise unfit_options(self.url, self.given, error) from error
+        if not self.hidden_retries and protocol_of(self.url) in S3:
+            filesystem.retries = 1
+        return filesystem
+
+
+def _find(url: str, storage_options: Mapping[str, object], *, hidden_retries: bool = True) -> _Place:
+    protocol = protocol_of(url)
+    family = _class_of(url)
+    options = client_options(protocol, storage_options, hidden_retries=hidden_retries)
+    if match := _PROTOCOL.match(url):
+        url = match[1].lower() + url[match.end() :]
+    try:
+        # Of gs:// and s3:// these would be versions of objects, read out of names with # or ?.
+        inside = {} if protocol in GCS | S3 else family._get_kwargs_from_urls(url)
+        path = str(family._strip_protocol(url))
+    except ValueError as error:
+        raise BadUrlError(f"{shown(url)} cannot be used: not a valid url") from error
+    return _Place(family, url, path, storage_options, {**options, **inside}, hidden_retries)
+
+
+def _class_of(url: str) -> Any:
     import fsspec  # takes 60 ms, and `beamclip --help` needs none of it
 
-    options = dict(storage_options or {})
     protocol = protocol_of(url)
-    if protocol != "file":
-        options["use_listings_cache"] = False
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **options)
+        return fsspec.get_filesystem_class(protocol)
+    except ValueError as error:
+        problem = f"no store is known for the scheme {protocol!r}"
+        raise BadUrlError(f"{shown(url)} cannot be used: {problem}", problem=problem) from error
     except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        mend = f"pip install 'beamclip[{extra}]'" if extra else f"install what fsspec needs for {protocol}://"
+        raise _missing_library(url, error) from error
+
+
+def _missing_library(url: str, error: ImportError) -> RequestError:
+    protocol = protocol_of(url)
+    extra = _EXTRAS.get(protocol)
+    mend = f"pip install 'beamclip[{extra}]'" if extra else f"install what fsspec needs for it ({error})"
+    return RequestError(
+        f"{shown(url)}: {protocol}:// urls need a library that is not installed; {mend}, on workers too"
+    )
+
+
+def _open_chain(url: str, storage_options: Mapping[str, object]) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url, **storage_options, use_listings_cache=False)
+    except ImportError as error:
+        raise _missing_library(url, error) from error
+    except (TypeError, ValueError) as error:
         raise RequestError(
-            f"{url}: {protocol}:// urls need a library that is not installed; {mend}"
+            f"{shown(url)}: this chain of urls or its --storage-option values cannot be used: {error}"
         ) from error
-    except (ValueError, TypeError) as error:
-        raise RequestError(
-            f"{url}: this url or its --storage-option values cannot be used: {error}"
-        ) from error
-    return filesystem, str(path).rstrip("/")
+    return filesystem, str(path)

@@ -38,6 +38,7 @@ class Labeller:
         self._embeddings = config.embeddings_store()
         self._features: dict[str, tuple[LabelSet, TextFeatures]] = {}
         self._lock = threading.Lock()
+        self.labelled = 0  # rows so far, for a progress bar
 
     def features(self, tag: str) -> tuple[LabelSet, TextFeatures]:
         """A label set and its text features, encoded by the first who asks and kept in `text/`."""
@@ -89,6 +90,7 @@ class Labeller:
             logit_bias=config.logit_bias,
             top_k=label_set.top_k,
         )
+        self.labelled += batch.num_rows
         return labels_table(
             scored,
             image_id=batch.column("image_id"),

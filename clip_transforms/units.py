@@ -75,6 +75,11 @@ class Worker:
         """Make sure that the label set's text features are in `text/`."""
         self._labeller.features(tag)
 
+    @property
+    def labelled(self) -> int:
+        """Label rows so far."""
+        return self._labeller.labelled
+
     def start(self, unit: WorkUnit) -> PendingUnit:
         """Send what is to be embedded of the unit into the engine; does not wait for it."""
         state = unit_state(self._embeddings, unit.name)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clip_transforms.accounting import check_contract
+from clip_transforms.live import count
 from clip_transforms.plan import Extension
+from clip_transforms.units import worker_for
 from pipelines.job import Job
 from pipelines.launch import Exit
+from pipelines.progress import Progress, Snapshot, Total
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -49,5 +52,28 @@ def failure_rate(job: Job) -> float:
     return 1.0 if lists else DEFAULT_FAILURE_RATE
 
 
-def _progress(job: Job, config: RunConfig, extensions: Sequence[Extension]) -> AbstractContextManager[object]:
-    return nullcontext()
+def _progress(job: Job, config: RunConfig, extensions: Sequence[Extension]) -> Progress | nullcontext[None]:
+    """The bar of a job in this process; a remote runner shows its own."""
+    if not job.is_local:
+        return nullcontext()
+    worker = worker_for(config)
+    labels_only = config.embeddings_run is not None or hasattr(job.args, "from_run")
+    before = None if labels_only else count(job.store)
+    started = worker.engine().progress()
+
+    def snapshot() -> Snapshot:
+        if before is None:
+            return Snapshot(done=worker.labelled)
+        now = worker.engine().progress()
+        return Snapshot(
+            done=before.embedded + now.embedded - started.embedded,
+            failed=before.failed + now.failed - started.failed,
+            bytes=now.bytes - started.bytes,
+        )
+
+    rows = [extension.rows for extension in extensions]
+    images = None if None in rows else sum(row for row in rows if row is not None)
+    if images is not None and before is None:
+        images *= max(1, len(job.label_sets))
+    total = Total(images=images, bytes=sum(extension.total_bytes for extension in extensions) or None)
+    return Progress(snapshot, total=total, quiet=job.asked("quiet"))

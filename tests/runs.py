@@ -8,7 +8,10 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
-from pipelines import cli
+from clip_transforms.config import RunConfig
+from clip_transforms.encoders import load
+from pipelines import cli, job, planning
+from pipelines.options import build_parser
 
 #: Columns that may differ between two runs over the same input.
 VOLATILE = ("run_id", "created_at", "attempts")
@@ -46,3 +49,19 @@ def written(run: Path) -> list[str]:
     """Every file of a run but its lease, relative."""
     found = (path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
     return sorted(name for name in found if not name.startswith("lease/"))
+
+
+class NoLease:
+    """In place of a lease, where there is one launcher only."""
+
+    def check(self) -> None:
+        """Nobody else is here."""
+
+
+def planned(*args: object) -> RunConfig:
+    """The config of a `beamclip label ...` whose plan is written, and nothing else done."""
+    parsed = build_parser("label", "", labels=True).parse_args([str(arg) for arg in args])
+    asked = job.check_request(parsed, labels=True)
+    config = planning.make_config(asked, load(asked.spec))
+    planning.write_plan(asked, config, planning.scanned(asked), NoLease())  # type: ignore[arg-type]
+    return config

@@ -12,17 +12,13 @@ import pytest
 
 from clip_transforms import engine_stages, units
 from clip_transforms.elements import ImageError, Reason, Stage
-from clip_transforms.encoders import load
 from clip_transforms.live import live_parts
 from clip_transforms.plan import iter_units, read_extensions
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store
-from pipelines import job as jobs
-from pipelines import planning
-from pipelines.options import build_parser
 from tests import faulty_store  # noqa: F401 - registers faulty://
 from tests.helpers import write_images
-from tests.runs import all_rows, beamclip, rows, summary, written
+from tests.runs import all_rows, beamclip, planned, rows, summary, written
 
 ROOT = Path(__file__).parent.parent
 
@@ -142,7 +138,7 @@ def test_two_live_attempts_of_one_unit_with_different_failures_leave_one_row_an_
     second = workers[1].start(unit)
     second.done.exception()
     reports = [*workers[1].finish(second), *workers[0].finish(first)]
-    assert [report.done_before for report in reports] == [False, True]
+    assert [report.done_before for report in reports] == [False, False, True, True]
     assert [row["uri"] for row in rows(run, "failures")] == [str(images / "image00002.jpg")]
     assert len(rows(run, "embeddings")) == 11
     assert no_unlisted_parts(run)
@@ -150,16 +146,7 @@ def test_two_live_attempts_of_one_unit_with_different_failures_leave_one_row_an_
 
 def two_workers(images: Path, run: Path) -> tuple[list[units.Worker], units.WorkUnit]:
     """Two workers of one planned run, as two processes would have them, and its only unit."""
-    parser = build_parser("embed", "", labels=False)
-    args = parser.parse_args(["--input", str(images), "--output", str(run), "--encoder", "fake"])
-    job = jobs.check_request(args, labels=False)
-    config = planning.make_config(job, load(job.spec))
-
-    class NoLease:
-        def check(self) -> None:
-            """Nobody else is here."""
-
-    planning.write_plan(job, config, planning.scanned(job), NoLease())
+    config = planned("--input", images, "--output", run, "--encoder", "fake", "--prompts", "everyday")
     store = Store(str(run))
     (extension,) = read_extensions(store)
     (unit,) = [unit for file in extension.files for unit in iter_units(store, extension, file)]
