@@ -19,7 +19,7 @@ BIN := .venv/bin
 
 # Labels the shipped sample images with the embedded model; out/report.html shows the result.
 demo: .venv/demo.stamp
-	$(BIN)/beamclip label --input clip_transforms/samples/images --prompts samples --output out --overwrite
+	$(BIN)/beamclip label --input clip_transforms/samples --prompts samples --output out --overwrite
 
 test: .venv/test.stamp
 	$(BIN)/python -m pytest $(TESTS)

@@ -27,8 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.tiny.judge import EVERYDAY, TEMPLATES, class_of
-from clip_transforms.evaluation import wilson
+from benchmarks.tiny.judge import EVERYDAY, TEMPLATES, class_of, wilson
 from clip_transforms.sources.options import SourceOptions
 from clip_transforms.training.batches import Batch
 from clip_transforms.training.examples import Examples, to_square

@@ -58,18 +58,17 @@ class Engine:
         self._pixel_bytes = shape.height * shape.width * 3
         self._guess = SizeGuess()
         self._budget = Budget(max_bytes=options.max_inflight_bytes, max_count=options.images_for(size))
-        self._batches: Batcher[Task] = Batcher(height=shape.height, width=shape.width, size=size)
+        self._batches: Batcher[Task] = Batcher(
+            height=shape.height, width=shape.width, size=size, eager=encoder.device != "cpu"
+        )
         self._batch_encoder = BatchEncoder(self.encoder, size=size)
-        self._gate = threading.Event()  # open while decoding may run
-        self._gate.set()
-        self._pause = bool(options.pause_decode)
         self._numbers = itertools.count()
         self._units: dict[int, Unit] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._embedded = self._failed = self._bytes = 0
         self._pid = os.getpid()
-        self._stages = make_stages(self, options=options, preprocess=shape, gate=self._gate)
+        self._stages = make_stages(self, options=options, preprocess=shape)
         self._admission = Admission(
             stages=self._stages,
             budget=self._budget,
@@ -182,12 +181,9 @@ class Engine:
     def _encode(self, batch: Batch[Task]) -> Encoded | None:
         if all(task.unit.dead for task in batch.items):
             return None
-        if self._pause:
-            self._gate.clear()
         try:
             return self._batch_encoder.encode(batch.pixels)
         finally:
-            self._gate.set()
             self._batches.size = self._batch_encoder.size
 
     def _hand_out(self, batch: Batch[Task], encoded: Encoded, encode_s: float) -> None:

@@ -30,8 +30,6 @@ class EngineOptions:
         holds while it waits. The full-size picture inside a decoder comes on top: at most decode_threads of
         them, each of at most `decode.max_pixels`. None: two images a fetch thread and four batches.
     unit_window: items of one unit between its source and its sink; beyond, a slow sink holds its source back.
-    pause_decode: decoding rests while the encoder computes. None: yes if the encoder is on this CPU with all
-        of its cores, where both would only get into each other's way.
     """
 
     batch_size: int | None = None
@@ -41,7 +39,6 @@ class EngineOptions:
     max_inflight_bytes: int = 512 * 2**20
     max_inflight_images: int | None = None
     unit_window: int = 4096
-    pause_decode: bool | None = None
     fetch: FetchOptions = field(default_factory=FetchOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
 

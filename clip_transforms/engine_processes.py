@@ -209,9 +209,7 @@ def _failure(task: Task, stage: Stage, reason: Reason, message: str, attempts: i
     )
 
 
-def make_stages(
-    outlet: Outlet, *, options: EngineOptions, preprocess: Preprocess, gate: threading.Event
-) -> Stages:
+def make_stages(outlet: Outlet, *, options: EngineOptions, preprocess: Preprocess) -> Stages:
     """Threads here, or processes where the options ask for them."""
     if options.fetch_processes:
         return ProcessStages(outlet, options=options, preprocess=preprocess)
@@ -222,5 +220,4 @@ def make_stages(
         preprocess=preprocess,
         fetch_threads=options.fetch_threads,
         decode_threads=options.decode_threads_here(),
-        gate=gate,
     )

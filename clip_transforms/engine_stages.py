@@ -113,13 +113,11 @@ class ThreadStages:
         preprocess: Preprocess,
         fetch_threads: int,
         decode_threads: int,
-        gate: threading.Event,
     ) -> None:
         self._outlet = outlet
         self._fetch_options = fetch
         self._decode_options = decode
         self._preprocess = preprocess
-        self._gate = gate
         self._closed = False
         self._to_fetch: SimpleQueue[Task | None] = SimpleQueue()
         self._to_decode: SimpleQueue[Task | None] = SimpleQueue()
@@ -139,7 +137,6 @@ class ThreadStages:
     def close(self) -> list[threading.Thread]:
         """End the threads after what each is doing."""
         self._closed = True
-        self._gate.set()
         for _ in self._fetchers:
             self._to_fetch.put(None)
         for _ in self._decoders:
@@ -164,7 +161,6 @@ class ThreadStages:
 
     def _decode_loop(self) -> None:
         while (task := self._to_decode.get()) is not None and not self._closed:
-            self._gate.wait()
             if task.unit.dead or task.data is None:
                 self._outlet.dropped(task)
                 continue

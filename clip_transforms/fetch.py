@@ -35,7 +35,7 @@ class FetchOptions:
     """Limits on one image.
 
     storage_options go to the fsspec client of the url's store; http(s) takes of them only what
-    `fetch_remote.HTTP_OPTIONS` names, so that one set serves a run that reads from several places.
+    `client_options.HTTP_OPTIONS` names, so that one set serves a run that reads from several places.
     """
 
     max_bytes: int = 100 * 2**20

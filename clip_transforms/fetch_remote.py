@@ -10,38 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
-import queue
 import re
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from clip_transforms.elements import Reason, RequestError
+from clip_transforms.client_options import HTTP
+from clip_transforms.elements import Reason
 from clip_transforms.fetch_errors import FetchProblem, status_problem
-
-#: Options that mean something to HTTP; a run's other storage options are its object store's.
-HTTP_OPTIONS = frozenset(
-    {
-        "auth",
-        "client_kwargs",
-        "cookies",
-        "headers",
-        "max_redirects",
-        "proxy",
-        "proxy_auth",
-        "proxy_headers",
-        "ssl",
-    }
+from clip_transforms.filesystems import (
+    BadUrlError,
+    borrow_filesystem,
+    is_blocking,
+    open_filesystem,
+    unfit_options,
 )
+
 _GRACE_S = 2.0  # for a cancelled request to clean up before it is given up
 _BLOCKING_CALLS = threading.BoundedSemaphore(64)  # bounds the threads that a hanging store can hold
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _CHARACTERS_OF_A_URL = re.compile(r"[!#-;=?-Z_a-z~\[\]]+")
-
-_clients: dict[tuple[object, ...], Any] = {}
-_idle: dict[tuple[object, ...], queue.LifoQueue[Any]] = {}
-_lock = threading.RLock()
 
 
 def read_remote(
@@ -51,79 +39,27 @@ def read_remote(
 
     Raises FetchProblem, RequestError (a package is missing, an option is unknown), or what the client raises.
     """
-    http = scheme in ("http", "https")
-    if http:
-        storage_options = {k: v for k, v in storage_options.items() if k in HTTP_OPTIONS}
-    family = _class_of(scheme)
-    if scheme == "memory":
-        return bytes(client(scheme, storage_options).cat_file(url, start=0, end=max_bytes + 1))
-    if not family.async_impl:
-        return _read_blocking(scheme, url, max_bytes, timeout_s, storage_options)
-    store = client(scheme, storage_options)
-    reading = _read_http(store, url, max_bytes) if http else store._cat_file(url, start=0, end=max_bytes + 1)
     try:
-        return _wait(store.loop, reading, timeout_s)
-    except TypeError as error:
-        if "unexpected keyword argument" in str(
-            error
-        ):  # s3fs and HTTP look at options with the first request
-            raise _unfit(scheme, storage_options, error) from error
+        return _read(scheme, url, max_bytes, timeout_s, storage_options)
+    except BadUrlError as error:
+        raise FetchProblem(Reason.BAD_NAME, error.problem) from None
+    except TypeError as error:  # s3fs and HTTP look at options with the first request
+        if "unexpected keyword argument" in str(error):
+            raise unfit_options(url, storage_options, error) from error
         raise
 
 
-def client(scheme: str, storage_options: Mapping[str, object]) -> Any:
-    """The process's filesystem client for a scheme and options: one for all threads."""
-    key = _key(scheme, storage_options)
-    with _lock:
-        if key not in _clients:
-            _clients[key] = _connect(scheme, storage_options)
-        return _clients[key]
-
-
-def _key(scheme: str, options: Mapping[str, object]) -> tuple[object, ...]:
-    # The process id, because a client's event loop does not survive a fork.
-    return os.getpid(), scheme, repr(sorted(options.items()))
-
-
-def _class_of(scheme: str) -> Any:
-    import fsspec  # 60 ms, which `beamclip --help` need not wait for
-
-    if scheme in ("gs", "gcs"):
-        # Else gcsfs asks a gRPC service for each bucket's type; read when gcsfs is imported.
-        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    try:
-        return fsspec.get_filesystem_class(scheme)
-    except ValueError:
-        raise FetchProblem(Reason.BAD_NAME, f"no store is known for the scheme {scheme!r}") from None
-    except ImportError as error:
-        raise RequestError(
-            f"reading {scheme}:// urls needs a package that is not installed ({error}); "
-            f"install it on every machine that runs workers"
-        ) from error
-
-
-def _connect(scheme: str, storage_options: Mapping[str, object]) -> Any:
-    options = dict(storage_options)
-    if scheme in ("s3", "s3a"):
-        config = options.get("config_kwargs") or {}
-        config = dict(config) if isinstance(config, Mapping) else {}
-        config.setdefault("retries", {"mode": "standard", "total_max_attempts": 1})
-        options["config_kwargs"] = config
-    try:
-        # skip_instance_cache: the cache here is the one that says who shares a client.
-        store = _class_of(scheme)(**options, skip_instance_cache=True)
-    except TypeError as error:
-        raise _unfit(scheme, storage_options, error) from error
-    if scheme in ("s3", "s3a"):
-        store.retries = 1
-    return store
-
-
-def _unfit(scheme: str, storage_options: Mapping[str, object], error: TypeError) -> RequestError:
-    return RequestError(
-        f"the storage options {', '.join(sorted(storage_options)) or '(none)'} do not fit {scheme}:// "
-        f"({error}); see the fsspec documentation of that store"
-    )
+def _read(
+    scheme: str, url: str, max_bytes: int, timeout_s: float, storage_options: Mapping[str, object]
+) -> bytes:
+    if scheme != "memory" and is_blocking(url):
+        return _in_thread(lambda: _read_blocking(url, max_bytes, storage_options), timeout_s)
+    store, path = open_filesystem(url, storage_options, hidden_retries=False)
+    if scheme == "memory":
+        return bytes(store.cat_file(path, start=0, end=max_bytes + 1))
+    if scheme in HTTP:
+        return _wait(store.loop, _read_http(store, url, max_bytes), timeout_s)
+    return _wait(store.loop, store._cat_file(path, start=0, end=max_bytes + 1), timeout_s)
 
 
 def _wait(loop: asyncio.AbstractEventLoop, reading: Coroutine[Any, Any, bytes], timeout_s: float) -> bytes:
@@ -135,26 +71,10 @@ def _wait(loop: asyncio.AbstractEventLoop, reading: Coroutine[Any, Any, bytes], 
         raise
 
 
-def _read_blocking(
-    scheme: str, url: str, max_bytes: int, timeout_s: float, options: Mapping[str, object]
-) -> bytes:
-    """A store without an asyncio client (sftp, ftp, hdfs, ...): a thread of its own, left behind if it hangs.
-
-    Such clients are rarely safe for threads: each is used by one call at a time and kept for the next.
-    """
-    with _lock:
-        idle = _idle.setdefault(_key(scheme, options), queue.LifoQueue())
-
-    def read() -> bytes:
-        try:
-            store = idle.get_nowait()
-        except queue.Empty:
-            store = _connect(scheme, options)
-        data = bytes(store.cat_file(url, start=0, end=max_bytes + 1))
-        idle.put(store)
-        return data
-
-    return _in_thread(read, timeout_s)
+def _read_blocking(url: str, max_bytes: int, storage_options: Mapping[str, object]) -> bytes:
+    """From a store without an asyncio client (sftp, ftp, hdfs, ...), in a thread that is left behind if it hangs."""
+    with borrow_filesystem(url, storage_options) as (store, path):
+        return bytes(store.cat_file(path, start=0, end=max_bytes + 1))
 
 
 def _in_thread(read: Callable[[], bytes], timeout_s: float) -> bytes:

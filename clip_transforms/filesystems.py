@@ -64,10 +64,10 @@ def open_filesystem(
 ) -> tuple[Any, str]:
     """The file system of `url` and the path within it.
 
-    Object stores and HTTP have one client for all threads of the process and equal options; other file systems
-    are fsspec's own, one a thread. Listings are never cached: other processes write to the same folders. HTTP
-    takes of the options only client_options.HTTP_OPTIONS, so that one set serves a run that reads from several places. In
-    names of object stores `::`, `?` and `#` are letters like others.
+    Object stores and HTTP have one client for all threads of the process and equal options; other file
+    systems are fsspec's own, one a thread. Listings are never cached: other processes write to the same
+    folders. HTTP takes of the options only client_options.HTTP_OPTIONS, so that one set serves a run that
+    reads from several places. In names of object stores `::`, `?` and `#` are letters like others.
 
     hidden_retries: whether the client may repeat failed requests by itself, where it can be told not to
     (clip_transforms.retries says who repeats how often).
@@ -89,7 +89,7 @@ def open_filesystem(
 
 @contextlib.contextmanager
 def borrow_filesystem(url: str, storage_options: Mapping[str, object]) -> Iterator[tuple[Any, str]]:
-    """A file system that nobody else uses meanwhile, and the path within it; kept for the next if all went well.
+    """A file system that nobody else uses meanwhile, and the path in it; kept for the next if all went well.
 
     For clients that are not safe for threads (ftp, sftp, hdfs, ...). Raises what `open_filesystem` does.
     """
@@ -108,15 +108,15 @@ def borrow_filesystem(url: str, storage_options: Mapping[str, object]) -> Iterat
 
 
 def is_blocking(url: str) -> bool:
-    """Whether the url's file system has no asyncio client; made without connecting. Raises as `open_filesystem`."""
+    """Whether the url's file system has no asyncio client. Connects to nothing; raises BadUrlError, RequestError."""
     return is_chain(url) or not _class_of(url).async_impl
 
 
 def is_chain(url: str) -> bool:
     """Whether the url is one of fsspec's chains.
 
-    >>> is_chain("zip://a.jpg::s3://bucket/x.zip"), is_chain("simplecache::s3://b/k"), is_chain("gs://b/i::j.jpg")
-    (True, True, False)
+    >>> is_chain("zip://a.jpg::s3://bucket/x.zip"), is_chain("gs://bucket/i::j.jpg")
+    (True, False)
     """
     return "::" in url and protocol_of(url) not in _UNCHAINED
 
@@ -185,19 +185,16 @@ def _class_of(url: str) -> Any:
 
 
 def _missing_library(url: str, error: ImportError) -> RequestError:
-    protocol = protocol_of(url)
-    extra = _EXTRAS.get(protocol)
-    mend = f"pip install 'beamclip[{extra}]'" if extra else f"install what fsspec needs for it ({error})"
-    return RequestError(
-        f"{shown(url)}: {protocol}:// urls need a library that is not installed; {mend}, on workers too"
-    )
+    extras = [_EXTRAS[scheme] for link in url.split("::") if (scheme := protocol_of(link)) in _EXTRAS]
+    mend = f"pip install 'beamclip[{extras[0]}]'" if extras else f"install what fsspec needs for it ({error})"
+    return RequestError(f"{shown(url)} needs a library that is not installed; {mend}, on workers too")
 
 
 def _open_chain(url: str, storage_options: Mapping[str, object]) -> tuple[Any, str]:
     import fsspec
 
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **storage_options, use_listings_cache=False)
+        filesystem, path = fsspec.core.url_to_fs(url, **{**storage_options, "use_listings_cache": False})
     except ImportError as error:
         raise _missing_library(url, error) from error
     except (TypeError, ValueError) as error:

@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 
+import pyarrow as pa
+
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 _M_ARENA_MAX = -8
 _ARENAS = 2
@@ -30,6 +32,20 @@ def limit_malloc() -> bool:
     done = bool(mallopt(_M_ARENA_MAX, _ARENAS)) and bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES))
     _logger.info("malloc is kept at %d arenas: %s", _ARENAS, done)
     return done
+
+
+def release_memory() -> None:
+    """Give free memory back to the system: Arrow's pool, and glibc's heap where there is one.
+
+    After each unit, so that the peak is that of the largest units and not of how often they came.
+    """
+    pa.default_memory_pool().release_unused()
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return
 
 
 def peak_memory() -> int | None:

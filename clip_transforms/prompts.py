@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-import fsspec
-
 from clip_transforms.elements import RequestError
+from clip_transforms.filesystems import open_filesystem
 from clip_transforms.prompt_errors import nearest, shown
 from clip_transforms.prompt_files import parse_classnames, parse_cupl, parse_yaml, set_name
 from clip_transforms.prompt_rules import DEFAULT_NEGATIVES, DEFAULT_THRESHOLDS, NEGATIVES, NONE
@@ -37,7 +36,7 @@ def prompt_sets() -> tuple[str, ...]:
     """The names of the shipped prompt sets, sorted.
 
     >>> prompt_sets()
-    ('animals', 'everyday', 'photo-kind', 'web-flags')
+    ('animals', 'everyday', 'photo-kind', 'samples', 'web-flags')
     """
     files = data_folder().iterdir()
     return tuple(sorted(file.name[:-5] for file in files if file.name.endswith(".yaml")))
@@ -110,7 +109,7 @@ def _shipped(name: str) -> PromptSet:
 
 def _read(source: str, options: dict[str, object]) -> bytes:
     try:
-        filesystem, path = fsspec.core.url_to_fs(source, **options)
+        filesystem, path = open_filesystem(source, options)
         with filesystem.open(path, "rb") as file:
             return bytes(file.read())
     except FileNotFoundError:

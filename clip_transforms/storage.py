@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-from tenacity.wait import wait_base
-
 from clip_transforms.elements import RequestError, StoreError
 from clip_transforms.filesystems import protocol_of
-from clip_transforms.storage_errors import is_missing, is_transient
+from clip_transforms.retries import retried
+from clip_transforms.storage_errors import is_missing
 from clip_transforms.storage_local import LocalFiles
 from clip_transforms.storage_remote import RemoteFiles
 
-_logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_ATTEMPTS = 5
-#: On top of the clients' own retries; random, so that workers that failed together do not come back together.
-RETRY_WAIT: wait_base = wait_random_exponential(multiplier=0.2, max=20)
 _BLOCK = 4 << 20
 
 
@@ -43,13 +37,14 @@ class Store:
     `root` is the url, or for local folders the absolute path without a scheme. A store is picklable, opens
     its connection on first use and may be used by several threads. It never shows half an object: local
     files are written under a temporary name, synced and renamed; remote ones are sent by one put.
-    Throttling, server errors, timeouts and lost connections are retried; all else raises StoreError at once.
+    Throttling, server errors, timeouts and lost connections are retried (clip_transforms.retries says how
+    often); all else raises StoreError at once.
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, object] | None = None) -> None:
         self._local = protocol_of(url) == "file"
         if self._local:
-            url = os.path.abspath(url.split("://", 1)[1] if "://" in url else url)  # noqa: PTH100 (keeps links)
+            url = os.path.abspath(re.sub("^(file|local)://", "", url, flags=re.I))  # noqa: PTH100 (keeps links)
         self.root = url if url == "/" else url.rstrip("/")
         self.storage_options = dict(storage_options or {})
         self._lock = threading.Lock()
@@ -173,15 +168,8 @@ class Store:
     def _do(self, what: str, name: str, action: Callable[[LocalFiles | RemoteFiles], _T]) -> _T:
         _checked(name)
         files = self._files()
-        retrying = Retrying(
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=RETRY_WAIT,
-            retry=retry_if_exception(is_transient),
-            before_sleep=lambda state: _logger.info("%s %s again: %s", what, self.join(name), state.outcome),
-            reraise=True,
-        )
         try:
-            return retrying(action, files)
+            return retried(lambda: action(files), what=f"{what} {self.join(name)}")
         except RequestError:
             raise
         except Exception as error:  # each store's client has its own exceptions

@@ -1,4 +1,4 @@
-"""A folder of an object store (any fsspec file system) as a store: one put an object, listings in pages."""
+"""A folder of an object store (any fsspec file system) as a store: one put an object."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
+from clip_transforms.client_options import GCS, S3
 from clip_transforms.elements import RequestError
 from clip_transforms.filesystems import open_filesystem, protocol_of
+from clip_transforms.listing_pages import list_entries
 from clip_transforms.storage_errors import is_exists, is_missing
 from clip_transforms.storage_local import TEMPORARY
 
 #: Schemes whose `pipe_file(..., mode="create")` is one conditional put. fsspec's own default looks first and
 #: writes then, so for all others a probe would prove nothing. A file system class of your own that does
 #: better says so with a class attribute `atomic_create = True`.
-ATOMIC = frozenset({"gs", "gcs", "s3", "s3a", "memory", "az", "abfs", "abfss", "adl"})
-_PAGE = 1000
-_GCS_FIELDS = "nextPageToken,items(name,size,generation)"
-_VERSION_KEYS = ("etag", "ETag", "mtime", "created")
-_VERSION_KEYS = ("etag", "ETag", "mtime", "created")
+ATOMIC = GCS | S3 | {"memory", "az", "abfs", "abfss", "adl"}
 _DELETERS = 32
+_DELETE_BATCH = 1000  # names in memory
 _memory_lock = threading.RLock()  # memory:// looks first and writes then, but lives in one process
 
 
@@ -32,7 +31,8 @@ class RemoteFiles:
     def __init__(self, url: str, storage_options: Mapping[str, object]) -> None:
         self.url = url
         self.protocol = protocol_of(url)
-        self.filesystem, self.path = open_filesystem(url, storage_options)
+        self.filesystem, path = open_filesystem(url, storage_options)
+        self.path = path.rstrip("/")
 
     def read(self, name: str) -> bytes:
         try:
@@ -68,9 +68,15 @@ class RemoteFiles:
 
     def list(self, folder: str) -> Iterator[tuple[str, int, str]]:
         """(name, size, version) of the objects below, a page at a time."""
-        start = f"{self.path}/{folder}".rstrip("/") + "/"
-        for path, size, version in list_objects(self.filesystem, start):
-            yield path[len(self.path) + 1 :], size, version
+        keeps_folders = self.protocol not in GCS | S3
+        try:
+            for entry in list_entries(self.filesystem, f"{self.path}/{folder}".rstrip("/")):
+                if not (keeps_folders and TEMPORARY in entry.name):
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    yield name, entry.size or 0, entry.version or ""
+        except (FileNotFoundError, NotADirectoryError):
+            if not keeps_folders:  # no such bucket
+                raise
 
     def folders(self, folder: str) -> Iterator[str]:
         try:
@@ -84,7 +90,7 @@ class RemoteFiles:
     def delete(self, names: Iterable[str]) -> None:
         waiting = iter(names)
         with ThreadPoolExecutor(_DELETERS, thread_name_prefix="beamclip-delete") as pool:
-            while batch := list(islice(waiting, _PAGE)):
+            while batch := list(islice(waiting, _DELETE_BATCH)):
                 for _ in pool.map(self._delete_one, batch):
                     pass
 
@@ -107,7 +113,7 @@ class RemoteFiles:
         if self.protocol == "memory":
             with _memory_lock:
                 self.filesystem.pipe_file(path, data, mode=mode)
-        elif self.protocol in ("gs", "gcs", "s3", "s3a"):
+        elif self.protocol in GCS | S3:
             # Both clients split larger objects into several requests; one request has one answer.
             self.filesystem.pipe_file(path, data, mode=mode, chunksize=max(len(data) + 1, 50 << 20))
         else:
@@ -119,65 +125,3 @@ class RemoteFiles:
         except Exception as error:
             if not is_missing(error):
                 raise
-
-
-def list_objects(filesystem: Any, start: str) -> Iterator[tuple[str, int, str]]:
-    """(path, size, version) of all objects whose path (bucket, then key) begins with `start`.
-
-    Pages through the store's own listing: fsspec's `find` keeps every name, and on gcsfs stops silently at
-    10,000,000. version is what changes when the object does: generation, etag or modification time.
-    """
-    protocols = (
-        filesystem.protocol if isinstance(filesystem.protocol, (tuple, list)) else (filesystem.protocol,)
-    )
-    bucket, _, prefix = start.partition("/")
-    if "gs" in protocols:
-        yield from _list_gcs(filesystem, bucket, prefix)
-    elif "s3" in protocols:
-        yield from _list_s3(filesystem, bucket, prefix)
-    else:
-        yield from _list_other(filesystem, start)
-
-
-def _list_gcs(filesystem: Any, bucket: str, prefix: str) -> Iterator[tuple[str, int, str]]:
-    token: str | None = None
-    while True:
-        query = {"prefix": prefix or None, "pageToken": token, "maxResults": _PAGE, "fields": _GCS_FIELDS}
-        query = {key: value for key, value in query.items() if value is not None}
-        page = filesystem.call("GET", "b/{}/o", bucket, json_out=True, **query)
-        for item in page.get("items", ()):
-            if not item["name"].endswith("/"):  # the console's folder markers
-                yield f"{bucket}/{item['name']}", int(item.get("size", 0)), str(item.get("generation", ""))
-        token = page.get("nextPageToken")
-        if not token:
-            return
-
-
-def _list_s3(filesystem: Any, bucket: str, prefix: str) -> Iterator[tuple[str, int, str]]:
-    query: dict[str, object] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": _PAGE}
-    while True:
-        page = filesystem.call_s3("list_objects_v2", **query)
-        for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):
-                yield f"{bucket}/{item['Key']}", int(item["Size"]), str(item.get("ETag", "")).strip('"')
-        if not page.get("IsTruncated"):
-            return
-        query["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def _list_other(filesystem: Any, start: str) -> Iterator[tuple[str, int, str]]:
-    """A folder at a time; bounded by the largest folder."""
-    waiting = [start.rsplit("/", 1)[0]]
-    while waiting:
-        try:
-            entries = filesystem.ls(waiting.pop(), detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for entry in entries:
-            if entry["type"] == "directory":
-                waiting.append(entry["name"])
-            elif entry["name"].startswith(start) and TEMPORARY not in entry["name"]:
-                version = next(
-                    (entry[key] for key in ("etag", "ETag", "mtime", "created") if entry.get(key)), ""
-                )
-                yield str(entry["name"]), int(entry["size"] or 0), str(version)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
@@ -95,10 +95,10 @@ def print_summary(summary: Summary, *, file: IO[str], top: int = 8) -> None:
     console = Console(file=file, highlight=False, soft_wrap=False)
     table = closing_table(summary, top=top, encoding=console.encoding)
     if console.is_terminal:
-        console.print(table)
+        console.print(table, crop=False)
         return
     with console.capture() as captured:
-        console.print(table)
+        console.print(table, crop=False)
     file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
@@ -114,25 +114,31 @@ def printable(text: str, *, encoding: str = "utf-8") -> str:
     return plain.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _blocks(summary: Summary, *, top: int, encoding: str) -> Iterator[RenderableType]:
-    run = summary.run
-    yield _counts(run)
-    for counts in summary.sets:
-        yield ""
-        yield _labels(counts, top=top, encoding=encoding)
-    if summary.failures:
-        yield ""
-        yield _failures(summary.failures, encoding=encoding)
-    lines = [("output", run.get("output")), ("report", summary.report), ("next", summary.next_command)]
-    known = [(key, printable(str(value), encoding=encoding)) for key, value in lines if value]
-    if known:
-        yield ""
-        width = max(len(key) for key, _ in known)
-        # Lines, not a table: what is to be copied must not be cut into columns.
-        yield from (
-            Text(f"{key:<{width}}  ", style="dim").append(value, style="default") for key, value in known
-        )
-    yield from (Text(printable(note, encoding=encoding), style="yellow") for note in summary.notes)
+def _blocks(summary: Summary, *, top: int, encoding: str) -> list[RenderableType]:
+    counts = _counts(summary.run)
+    found: list[RenderableType] = [counts] if counts.row_count else []
+    found += [_labels(counts, top=top, encoding=encoding) for counts in summary.sets]
+    found += [_failures(summary.failures, encoding=encoding)] if summary.failures else []
+    last = _lines(summary, encoding=encoding)
+    found += [Group(*last)] if last else []
+    return [part for block in found for part in ("", block)][1:]
+
+
+def _lines(summary: Summary, *, encoding: str) -> list[Text]:
+    """What is to be copied is no table, whose columns would be cut to the width."""
+    pairs = [
+        ("output", summary.run.get("output")),
+        ("report", summary.report),
+        ("next", summary.next_command),
+    ]
+    known = [(key, printable(str(value), encoding=encoding)) for key, value in pairs if value]
+    width = max((len(key) for key, _ in known), default=0)
+    whole: dict[str, Any] = {"no_wrap": True, "overflow": "ignore"}
+    found = [
+        Text(f"{key:<{width}}  ", style="dim", **whole).append(value, style="not dim") for key, value in known
+    ]
+    notes = [printable(note, encoding=encoding) for note in summary.notes]
+    return [*found, *(Text(note, style="yellow", **whole) for note in notes)]
 
 
 def _counts(run: Mapping[str, Any]) -> Table:
@@ -156,16 +162,16 @@ def _counts(run: Mapping[str, Any]) -> Table:
 
 def _labels(counts: SetCounts, *, top: int, encoding: str) -> Table:
     table = _table(title=printable(counts.tag, encoding=encoding))
-    table.add_column(overflow="ellipsis", no_wrap=True, max_width=_LONGEST_LABEL, min_width=10)
-    table.add_column(justify="right", style="bold")
-    table.add_column(justify="right", style="dim")
-    table.add_column(no_wrap=True, overflow="crop", style="green")
+    table.add_column(overflow="fold", min_width=10)
+    table.add_column(justify="right", style="bold", no_wrap=True)
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(overflow="crop", style="green")  # the first to give way where it is narrow
     named = [(label, count) for label, count in counts.labels.items() if label not in _WORDS]
     named.sort(key=lambda entry: (-entry[1], str(entry[0])))
     special = [(_WORDS[label], counts.labels[label]) for label in (NONE, None) if counts.labels.get(label)]
     top = top + 1 if len(named) == top + 1 else top  # "1 more" would take the line that it spares
     rest = named[top:]
-    lines = [(printable(str(label), encoding=encoding), count, "") for label, count in named[:top]]
+    lines = [(_short(printable(str(label), encoding=encoding)), count, "") for label, count in named[:top]]
     if rest:
         lines.append((f"{len(rest):,} more", sum(count for _, count in rest), "dim"))
     lines += [(words, count, "italic dim") for words, count in special]
@@ -177,10 +183,14 @@ def _labels(counts: SetCounts, *, top: int, encoding: str) -> Table:
     return table
 
 
+def _short(words: str) -> str:
+    return words if len(words) <= _LONGEST_LABEL else f"{words[: _LONGEST_LABEL - 3]}..."
+
+
 def _failures(failures: Sequence[FailureGroup], *, encoding: str) -> Table:
     table = _table(title="failed")
     table.add_column(no_wrap=True, min_width=10, style="red")
-    table.add_column(justify="right", style="bold")
+    table.add_column(justify="right", style="bold", no_wrap=True)
     table.add_column(overflow="fold", style="dim")
     for group in failures:
         example = ""

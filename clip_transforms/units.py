@@ -15,7 +15,7 @@ from clip_transforms.elements import ContractError, WorkUnit
 from clip_transforms.engine import Engine, EngineStats, engine_for
 from clip_transforms.labelling import Labeller
 from clip_transforms.live import UnitState, unit_state
-from clip_transforms.memory import limit_malloc
+from clip_transforms.memory import limit_malloc, release_memory
 from clip_transforms.rows import UnitRows
 from clip_transforms.sink import new_attempt, part_stem
 from clip_transforms.unit_tasks import wanted_items, wanted_task
@@ -118,6 +118,7 @@ class Worker:
             yield self._commit_images(pending, pending.done.result())
         for tag in self._config.label_sets:
             yield self._commit_labels(pending, tag)
+        release_memory()
 
     def _commit_images(self, pending: PendingUnit, stats: EngineStats) -> UnitReport:
         assert pending.rows is not None and pending.task is not None

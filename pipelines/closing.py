@@ -15,6 +15,7 @@ from clip_transforms.units import worker_for
 from pipelines.job import Job
 from pipelines.launch import Exit
 from pipelines.progress import Progress, Snapshot, Total
+from pipelines.reporting import write_run_report
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -39,6 +40,7 @@ def close(job: Job, summary: Mapping[str, Any], *, command: str) -> int:
     """Record the job, write report.html, print the closing table; ContractError where it is not met."""
     record = {**summary, "command": command, "max_failure_rate": failure_rate(job)}
     job.store.write(f"runs/{job.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
+    write_run_report(job.store, summary)
     check_contract(summary, max_failure_rate=failure_rate(job))
     return Exit.DONE
 

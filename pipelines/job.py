@@ -95,7 +95,7 @@ def check_request(args: argparse.Namespace, *, labels: bool) -> Job:
     identity = _with_precision(identity, precision, device=given.get("device", "auto"), fixed=bool(going_on))
     if not identity.input:
         raise RequestError("--input is missing: folders, globs, manifests, tars; for example --input photos")
-    sources = _source_options(identity, private or identity.input, options)
+    sources = source_options(identity, private or identity.input, options)
     return Job(
         args=args,
         store=store,
@@ -145,9 +145,10 @@ def _with_precision(identity: Identity, given: str | None, *, device: str, fixed
     return replace(identity, precision=resolve_precision(given or "auto", device=device))
 
 
-def _source_options(
+def source_options(
     identity: Identity, inputs: Sequence[str], options: Mapping[str, object]
 ) -> SourceOptions:
+    """How a run reads its inputs; urls among them that hold credentials travel with the job only."""
     sources = SourceOptions(
         format=identity.format,
         id_column=identity.id_column,

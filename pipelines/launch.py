@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from clip_transforms import elements
 from clip_transforms.elements import BeamclipError, ContractError, RequestError
+from clip_transforms.memory import limit_malloc
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -50,6 +51,7 @@ def guarded(
     SIGINT and SIGTERM end the work as KeyboardInterrupt, also where a runner wraps that into an error of its
     own; the second one kills.
     """
+    limit_malloc()  # before there are threads
     with _interruptible() as interrupted:
         try:
             return int(work())

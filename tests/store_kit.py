@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-import faulty_store  # noqa: F401 (for workers in processes of their own)
+from tests import faulty_store  # noqa: F401 (for workers in processes of their own)
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest

@@ -13,9 +13,9 @@ from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-import faulty_store
+from tests import faulty_store
 import pytest
-from store_kit import (
+from tests.store_kit import (
     PLAN_ID,
     TAG,
     attempt,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from store_kit import PLAN_ID, attempt, embed, unit_names, write_part
+from tests.store_kit import PLAN_ID, attempt, embed, unit_names, write_part
 
 from clip_transforms import duplicates
 from clip_transforms.commits import write_commit

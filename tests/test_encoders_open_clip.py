@@ -14,7 +14,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from models_kit import MODELS, PREPROCESS, VIT, by_hand, save_model
+from tests.models_kit import MODELS, PREPROCESS, VIT, by_hand, save_model
 from open_clip.pretrained import _PRETRAINED
 
 from clip_transforms.elements import RequestError

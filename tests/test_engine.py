@@ -98,7 +98,6 @@ def mixed_items(seed: int, folder: Path) -> tuple[list[ImageRef | Failure], dict
         {"batch_size": 64, "max_inflight_images": 3},
         {"max_inflight_bytes": 1},
         {"unit_window": 1},
-        {"pause_decode": True},
     ],
     ids=str,
 )

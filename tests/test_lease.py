@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import faulty_store
+from tests import faulty_store
 import pytest
 
 from clip_transforms import lease as lease_module

@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import open_clip
 import pytest
-from models_kit import VIT, save_model
+from tests.models_kit import VIT, save_model
 
 from clip_transforms.encoders import EncoderSpec
 from clip_transforms.encoders.open_clip_model import count_parameters

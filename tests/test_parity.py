@@ -11,8 +11,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from helpers import image_bytes, make_image
-from models_kit import PREPROCESS, by_hand, save_model
+from tests.helpers import image_bytes, make_image
+from tests.models_kit import PREPROCESS, by_hand, save_model
 from PIL import Image
 
 from clip_transforms.encoders import Encoder, EncoderSpec, Preprocess, load

@@ -17,13 +17,14 @@ def test_list_names_every_shipped_set(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["list"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["prompt", "set", "task", "labels", "texts", "hash"]
-    assert [line[:4] for line in lines[1:5]] == [
+    assert [line[:4] for line in lines[1:6]] == [
         ["animals", "single", "36", "605"],
         ["everyday", "single", "30", "210"],
         ["photo-kind", "single", "12", "38"],
+        ["samples", "single", "18", "216"],
         ["web-flags", "multi", "11", "39"],
     ]
-    assert [line[:2] for line in lines[7:]] == [
+    assert [line[:2] for line in lines[8:]] == [
         ["illustration", "12"],
         ["openai-80", "80"],
         ["photo", "12"],

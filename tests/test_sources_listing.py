@@ -208,6 +208,8 @@ def test_the_version_is_the_same_by_listing_and_by_name(memory: fsspec.AbstractF
 class FakeGcs:
     """The one call of gcsfs that is used, over a bucket made up of numbers, with pages of 1,000."""
 
+    protocol = ("gs", "gcs")
+
     def __init__(self, count: int, pages_fail_at: int | None = None) -> None:
         self.count = count
         self.requests: list[dict[str, Any]] = []
@@ -238,7 +240,7 @@ class FakeGcs:
 def gcs(monkeypatch: pytest.MonkeyPatch) -> FakeGcs:
     """A made-up bucket behind every gs:// url."""
     fake = FakeGcs(0)
-    monkeypatch.setattr(listing, "filesystem_of", lambda url, options: (fake, url))
+    monkeypatch.setattr(listing, "open_filesystem", lambda url, options: (fake, url.removeprefix("gs://")))
     return fake
 
 
@@ -291,7 +293,7 @@ def test_gcs_folder_placeholders_and_dot_folders_are_left_out(monkeypatch: pytes
         def call(self, *args: str, **params: Any) -> dict[str, Any]:
             return {"items": [{"name": key, "size": "1", "generation": "1"} for key in keys]}
 
-    monkeypatch.setattr(listing, "filesystem_of", lambda url, options: (Fake(0), url))
+    monkeypatch.setattr(listing, "open_filesystem", lambda url, options: (Fake(0), url.removeprefix("gs://")))
     assert uris("gs://bucket/p/") == [
         "gs://bucket/p//b.jpg",
         "gs://bucket/p/a.jpg",
@@ -303,6 +305,8 @@ def test_s3_pages_follow_the_continuation_token(monkeypatch: pytest.MonkeyPatch)
     requests: list[dict[str, Any]] = []
 
     class Fake:
+        protocol = ("s3", "s3a")
+
         def call_s3(self, method: str, **params: Any) -> dict[str, Any]:
             if method == "head_object":
                 raise FileNotFoundError(params["Key"])
@@ -313,7 +317,7 @@ def test_s3_pages_follow_the_continuation_token(monkeypatch: pytest.MonkeyPatch)
             more = {"IsTruncated": True, "NextContinuationToken": str(start + 1000)} if start < 2_000 else {}
             return {"Contents": contents, "IsTruncated": False, **more}
 
-    monkeypatch.setattr(listing, "filesystem_of", lambda url, options: (Fake(), url))
+    monkeypatch.setattr(listing, "open_filesystem", lambda url, options: (Fake(), url.removeprefix("s3://")))
     found = list(list_objects("s3a://bucket/p", {}))
     assert len(found) == 2_345
     assert (found[2_344].url, found[2_344].size, found[2_344].version) == (
@@ -321,7 +325,7 @@ def test_s3_pages_follow_the_continuation_token(monkeypatch: pytest.MonkeyPatch)
         2_344,
         "928",
     )
-    assert requests[0] == {"Bucket": "bucket", "Prefix": "p/"}
+    assert requests[0] == {"Bucket": "bucket", "Prefix": "p/", "MaxKeys": 1000}
     assert [request.get("ContinuationToken") for request in requests] == [None, "1000", "2000"]
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import faulty_store
+from tests import faulty_store
 import fsspec
 import pytest
 import tenacity
-from store_kit import check_commits, check_races, check_store
+from tests.store_kit import check_commits, check_races, check_store
 
-from clip_transforms import storage, storage_local
+from clip_transforms import retries, storage_local
 from clip_transforms.elements import RequestError, StoreError
 from clip_transforms.filesystems import open_filesystem
 from clip_transforms.storage import Store
@@ -42,7 +42,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
     """Makes a faulty store; keywords are its variables, e.g. at=1, action="flaky"."""
-    monkeypatch.setattr(storage, "RETRY_WAIT", tenacity.wait_none())
+    monkeypatch.setattr(retries, "RETRY_WAIT", tenacity.wait_none())
 
     def make(**variables: object) -> Store:
         for name, value in variables.items():
@@ -253,12 +253,11 @@ def test_the_probe_notices_a_server_that_ignores_the_condition(
 
 
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(url: str, **options: Any) -> None:
-        raise ImportError("No module named 'gcsfs'")
-
-    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
-    with pytest.raises(RequestError, match=r"pip install 'beamclip\[gcs\]'"):
-        open_filesystem("gs://bucket/run")
+    monkeypatch.delitem(fsspec.registry, "gs", raising=False)  # the classes that were imported already
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # type: ignore[arg-type]
+    for url in ("gs://bucket/run", "simplecache::gs://bucket/run"):
+        with pytest.raises(RequestError, match=r"pip install 'beamclip\[gcs\]'"):
+            open_filesystem(url)
 
 
 def test_a_timeout_is_retried(faulty: Callable[..., Store]) -> None:

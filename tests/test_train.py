@@ -40,6 +40,7 @@ def test_a_run_writes_a_model_that_the_encoders_load(
         torch.float16,
         torch.int64,
     }
+    assert (out / "model.safetensors").stat().st_mode & 0o777 == 0o644
     history = json.loads((out / "history.json").read_text())
     assert [row["step"] for row in history] == [20, 30]
     assert history[-1]["loss"] < history[0]["loss"]

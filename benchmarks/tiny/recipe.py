@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import resvg_py
 from PIL import Image, UnidentifiedImageError
 
-from benchmarks.tiny.sources import SOURCES, Drawing, drawings
+from benchmarks.tiny.sources import SOURCES, Drawing, Source, drawings
 from benchmarks.tiny.words import Emoji, Lexicon
 
 logger = logging.getLogger(__name__)
@@ -189,6 +189,25 @@ def write(table: Sequence[dict[str, object]], folder: Path) -> None:
         pq.write_table(part, folder / f"part-{number:03d}.parquet", compression="zstd", row_group_size=1024)
 
 
+def version_of(source: Source, cache: Path) -> str:
+    """The version of a source's package, as it was unpacked or downloaded."""
+    manifest = cache / source.name / "package.json"
+    if manifest.exists():
+        return str(json.loads(manifest.read_text())["version"])
+    found = sorted((cache / "archives").glob(f"{source.package}_*.deb"))
+    return found[-1].name.split("_")[1].replace("%3a", ":") if found else "?"
+
+
+def credits(cache: Path, styles: Mapping[str, int]) -> str:
+    """A Markdown table of the sources: package, version, licence, credit and how many pictures were taken."""
+    lines = ["| style | package | version | licence | credit | pictures |", "|---|---|---|---|---|---|"]
+    for source in SOURCES:
+        cells = [source.name, f"`{source.package}`", version_of(source, cache), source.licence, source.credit]
+        use = f"{styles.get(source.name, 0):,}" + ("" if source.split == "train" else " (measured with only)")
+        lines.append("| " + " | ".join([*cells, use]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -219,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "styles": Counter(row["style"] for row in table),
     }
     (options.output / "recipe.json").write_text(json.dumps(counts, indent=1))
+    (options.output / "credits.md").write_text(credits(cache, counts["styles"]))
     print(json.dumps(counts["splits"]))
     return 0
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from clip_transforms.labelsets import read_label_set
 from clip_transforms.prompts import PromptSet
 from clip_transforms.review import report_format
+from clip_transforms.review.report_checks import checks
 from clip_transforms.review.report_data import part_names, read_duplicates, read_failures, read_images
 from clip_transforms.review.report_labels import count_labels, label_sets, read_sheets
 from clip_transforms.review.report_values import (
@@ -28,13 +29,23 @@ from clip_transforms.review.report_values import (
     SetStats,
     Sheet,
 )
-from clip_transforms.review.report_view import SetView, TileView, checks, sample_view, set_view, wanted_labels
+from clip_transforms.review.report_view import SetView, TileView, sample_view, set_view, wanted_labels
 from clip_transforms.review.thumbnails import LoadImage, Thumbnail, Thumbnails, make_thumbnails
 
 if TYPE_CHECKING:
     from clip_transforms.storage import Store
 
 REPORT = "report.html"
+_SHOWN_OF_RUN = (
+    "run_id",
+    "inputs",
+    "encoder",
+    "fingerprint",
+    "from_run",
+    "started_at",
+    "ended_at",
+    "peak_memory_bytes",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +152,7 @@ def _render(
     page = _environment().get_template("report.html.j2")
     html = page.render(
         output=run.get("output") or output,
-        run=run,
+        run={name: run.get(name) for name in _SHOWN_OF_RUN},
         rate=run.get("images_per_second"),
         took=report_format.duration(run.get("started_at"), run.get("ended_at")),
         sets=views,

@@ -116,7 +116,7 @@ def chart(histogram: Histogram, *, title: str, note: str, bars: int = 40) -> Cha
             y=min(y_of(count), _HEIGHT - _BOTTOM - 1.0),  # one image stays visible
             width=round(step - 1, 2),
             height=round(max(1.0, _HEIGHT - _BOTTOM - y_of(count)), 2),
-            text=f"{place / bars:g} to {(place + 1) / bars:g}: {count:,} images, {count / total:.1%}",
+            text=_bar_text(place / bars, (place + 1) / bars, count, total),
         )
         for place, count in enumerate(counts)
         if count
@@ -145,6 +145,10 @@ def short_count(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g}{unit}"
     return str(count)
+
+
+def _bar_text(low: float, high: float, count: int, total: int) -> str:
+    return f"{low:g} to {high:g}: {count:,} image{'' if count == 1 else 's'}, {count / total:.1%}"
 
 
 def _scale(count: int, *, log: bool) -> float:

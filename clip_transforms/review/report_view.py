@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from clip_transforms.prompt_rules import NONE
 from clip_transforms.prompts import PromptSet
@@ -89,19 +88,6 @@ class SetView:
     sheets: tuple[SheetView, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One line of the accounts: two numbers that must be equal."""
-
-    what: str
-    expected: int
-    found: int
-
-    @property
-    def holds(self) -> bool:
-        return self.expected == self.found
-
-
 def wanted_labels(stats: SetStats, *, sheets: int) -> list[str | None]:
     """The labels that get a sheet: the most frequent, then none-of-these and no-label where there are any."""
     special = [label for label in (NONE, None) if label in stats.labels]
@@ -155,40 +141,6 @@ def sample_view(
 ) -> tuple[tuple[str, str, Thumbnail | None], ...]:
     """The drawn images of a run without labels: image id, uri, picture."""
     return tuple((image_id, uri, pictures.get(uri)) for image_id, uri in images.sample)
-
-
-def checks(
-    run: Mapping[str, Any], *, images: Images, failed: int, sets: Sequence[SetStats]
-) -> tuple[Check, ...]:
-    """What must be equal in a finished run: `run.json` against the rows of the folders."""
-    found = []
-    inputs, embedded, fails = (run.get(name) for name in ("inputs", "embedded", "failed"))
-    units = run.get("units")
-    if isinstance(units, Mapping) and {"planned", "committed"} <= set(units):
-        found.append(
-            Check(
-                what="units committed, of those planned", expected=units["planned"], found=units["committed"]
-            )
-        )
-    if not run.get("from_run") and None not in (inputs, embedded, fails):
-        planned = run.get("planned_images")
-        if planned is not None:
-            found.append(
-                Check(what="inputs with a row, of those planned", expected=planned, found=int(inputs or 0))
-            )
-        found += [
-            Check(
-                what="inputs = embedded + failed",
-                expected=int(inputs or 0),
-                found=int(embedded or 0) + int(fails or 0),
-            ),
-            Check(what="rows in embeddings/", expected=int(embedded or 0), found=images.rows),
-            Check(what="rows in failures/", expected=int(fails or 0), found=failed),
-        ]
-    found += [
-        Check(what=f"rows in labels/{stats.tag}/", expected=images.rows, found=stats.rows) for stats in sets
-    ]
-    return tuple(found)
 
 
 def _kind(stats: SetStats) -> str:

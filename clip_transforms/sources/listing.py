@@ -1,4 +1,4 @@
-"""Listing folders and buckets page by page, in bounded memory and in the order that the store gives.
+"""Listing folders and buckets in bounded memory, and in the order that the disk or the store gives.
 
 The order is left as it is: sorting needs every name of a folder in memory, and rows are matched by image_id,
 never by position.
@@ -6,7 +6,6 @@ never by position.
 
 from __future__ import annotations
 
-import datetime
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -14,14 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from clip_transforms.elements import RequestError
-from clip_transforms.sources.opening import filesystem_of
+from clip_transforms.filesystems import open_filesystem
+from clip_transforms.listing_pages import list_entries, version_of
 from clip_transforms.sources.patterns import Selection
 from clip_transforms.sources.urls import canonical_uri, is_http, is_local, scheme_of, shown
 
 logger = logging.getLogger(__name__)
-
-_GCS_FIELDS = "nextPageToken,items(name,size,generation)"
-_GCS_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +58,7 @@ def list_objects(
         raise RequestError(f"--input {root}: a web server has no listing; give single urls, or a url list")
     if is_local(root):
         return _walk_local(root, select)
-    if scheme_of(root) == "gs":
-        return _list_gcs(root, storage_options, prefix, select)
-    if scheme_of(root) == "s3":
-        return _list_s3(root, storage_options, prefix, select)
-    return _walk_any(root, storage_options, select)
+    return _list_remote(root, storage_options, prefix, select)
 
 
 def stat_object(url: str, storage_options: Mapping[str, object]) -> Listed:
@@ -74,7 +67,7 @@ def stat_object(url: str, storage_options: Mapping[str, object]) -> Listed:
     if is_local(url):
         info = os.stat(url)  # noqa: PTH116
         return Listed(url, info.st_size, f"{info.st_mtime_ns}:{info.st_size}")
-    fs, path = filesystem_of(url, storage_options)
+    fs, path = open_filesystem(url, storage_options)
     bucket, _, key = url.partition("://")[2].partition("/")
     if scheme_of(url) == "gs":
         item = fs.call("GET", "b/{}/o/{}", bucket, key, json_out=True)
@@ -88,88 +81,14 @@ def stat_object(url: str, storage_options: Mapping[str, object]) -> Listed:
     return Listed(url, entry.get("size"), version_of(entry))
 
 
-def version_of(entry: Mapping[str, Any]) -> str | None:
-    """What changes when the object does, out of a store's own description of it.
-
-    >>> version_of({"ETag": '"5f3a"'}), version_of({"generation": 12}), version_of({"mtime": 1.5, "size": 3})
-    ('5f3a', '12', '1.5:3')
-    """
-    if entry.get("generation"):
-        return str(entry["generation"])
-    for name in ("ETag", "etag", "checksum", "content_hash"):
-        if entry.get(name):
-            return str(entry[name]).removeprefix("W/").strip('"')
-    for name in ("mtime", "LastModified", "last_modified", "modified", "created"):
-        when = entry.get(name)
-        if when is not None:  # one store gives a time in two forms
-            when = when.timestamp() if isinstance(when, datetime.datetime) else when
-            return f"{when}:{entry.get('size')}"
-    return None
-
-
-def _list_gcs(
+def _list_remote(
     root: str, storage_options: Mapping[str, object], prefix: str, select: Selection
 ) -> Iterator[Listed]:
-    """Pages of the JSON API's objects.list: gcsfs's own find keeps every name of the listing."""
-    fs, _ = filesystem_of(root, storage_options)
-    bucket, _, folder = root.partition("://")[2].partition("/")
-    start = f"{folder}/" if folder else ""
-    token: str | None = None
-    while True:
-        page = fs.call(
-            *("GET", "b/{}/o", bucket),
-            prefix=start + prefix,
-            pageToken=token,
-            maxResults=_GCS_PAGE,
-            fields=_GCS_FIELDS,
-            json_out=True,
-        )
-        for item in page.get("items", ()):
-            name = item["name"][len(start) :]
-            if name and not name.endswith("/") and select.want(name):
-                yield Listed(f"gs://{bucket}/{item['name']}", int(item.get("size", 0)), version_of(item))
-        token = page.get("nextPageToken")
-        if not token:
-            return
-
-
-def _list_s3(
-    root: str, storage_options: Mapping[str, object], prefix: str, select: Selection
-) -> Iterator[Listed]:
-    """Pages of ListObjectsV2, through s3fs's retries."""
-    fs, _ = filesystem_of(root, storage_options)
-    bucket, _, folder = root.partition("://")[2].partition("/")
-    start = f"{folder}/" if folder else ""
-    more: dict[str, str] = {}
-    while True:
-        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=start + prefix, **more)
-        for item in page.get("Contents", ()):
-            name = item["Key"][len(start) :]
-            if name and not name.endswith("/") and select.want(name):
-                yield Listed(f"s3://{bucket}/{item['Key']}", int(item["Size"]), version_of(item))
-        if not page.get("IsTruncated"):
-            return
-        more = {"ContinuationToken": page["NextContinuationToken"]}
-
-
-def _walk_any(root: str, storage_options: Mapping[str, object], select: Selection) -> Iterator[Listed]:
-    """One `ls` a folder, depth first: at most one folder a level is in memory."""
-    fs, path = filesystem_of(root, {"use_listings_cache": False, **storage_options})
-    base = str(path).strip("/")
-    stack = [iter(fs.ls(path, detail=True))]
-    while stack:
-        entry = next(stack[-1], None)
-        if entry is None:
-            stack.pop()
-            continue
-        name = str(entry["name"]).strip("/")[len(base) :].lstrip("/")
-        if not name:
-            continue
-        if entry["type"] == "directory":
-            if select.enter(name):
-                stack.append(iter(fs.ls(entry["name"], detail=True)))
-        elif select.want(name):
-            yield Listed(_below(root, name), entry.get("size"), version_of(entry))
+    """The store's pages, under names as they were asked for."""
+    fs, path = open_filesystem(root, storage_options)
+    for entry in list_entries(fs, path.rstrip("/"), prefix=prefix, enter=select.enter):
+        if select.want(entry.name):
+            yield Listed(_below(root, entry.name), entry.size, entry.version)
 
 
 def _walk_local(root: str, select: Selection) -> Iterator[Listed]:

@@ -6,15 +6,14 @@ import asyncio
 import io
 import os
 import stat
-from collections.abc import Mapping
-from typing import BinaryIO, cast
-
-import fsspec
-from fsspec.core import url_to_fs
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, TypeVar
 
 from clip_transforms.elements import Reason, RequestError, StoreError
+from clip_transforms.filesystems import open_filesystem
 from clip_transforms.sources.urls import canonical_uri, is_http, is_local
 
+_T = TypeVar("_T")
 #: Read ahead of a remote stream, in bytes; also its largest buffer.
 BLOCK_BYTES = 4 * 2**20
 
@@ -35,27 +34,15 @@ class InputStream:
 
     def read(self, count: int = -1) -> bytes:
         """Up to `count` bytes; all that is left with -1."""
-        try:
-            return self._raw.read(count)
-        except Exception as error:
-            self.error = error
-            raise
+        return self._noted(lambda: self._raw.read(count))
 
     def readline(self, limit: int = -1) -> bytes:
         """The next line with its line end; at most `limit` bytes."""
-        try:
-            return self._raw.readline(limit)
-        except Exception as error:
-            self.error = error
-            raise
+        return self._noted(lambda: self._raw.readline(limit))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a byte; raises what the store raises where it cannot."""
-        try:
-            return self._raw.seek(offset, whence)
-        except Exception as error:
-            self.error = error
-            raise
+        return self._noted(lambda: self._raw.seek(offset, whence))
 
     def tell(self) -> int:
         """The byte that is read next."""
@@ -81,6 +68,13 @@ class InputStream:
         self.closed = True
         self._raw.close()
 
+    def _noted(self, action: Callable[[], _T]) -> _T:
+        try:
+            return action()
+        except Exception as error:
+            self.error = error
+            raise
+
     def __enter__(self) -> InputStream:
         """Use as a context."""
         return self
@@ -88,17 +82,6 @@ class InputStream:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-
-def filesystem_of(url: str, storage_options: Mapping[str, object]) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The fsspec file system behind a remote url, and the url's path in it.
-
-    Raises RequestError where the scheme is unknown or its package is not installed.
-    """
-    try:
-        return cast("tuple[fsspec.AbstractFileSystem, str]", url_to_fs(url, **storage_options))
-    except (ImportError, ValueError) as error:
-        raise RequestError(f"{canonical_uri(url)} cannot be opened: {error}") from error
 
 
 def open_input(url: str, storage_options: Mapping[str, object], *, sequential: bool = False) -> InputStream:
@@ -116,7 +99,7 @@ def open_input(url: str, storage_options: Mapping[str, object], *, sequential: b
             raise PermissionError(f"{path} is not a regular file")
         raw = open(path, "rb", buffering=2**18)  # noqa: SIM115
         return InputStream(raw, os.fstat(raw.fileno()).st_size)
-    fs, path = filesystem_of(url, storage_options)
+    fs, path = open_filesystem(url, storage_options)
     if sequential and is_http(url):
         size = fs.info(path).get("size")
         streamed = io.BufferedReader(fs.open(path, "rb", block_size=0), 2**18)
@@ -131,7 +114,7 @@ def knows_ranges(url: str, storage_options: Mapping[str, object]) -> bool:
     """Whether any part of the input can be asked for; raises what the store raises."""
     if not is_http(url):
         return True
-    fs, path = filesystem_of(url, storage_options)
+    fs, path = open_filesystem(url, storage_options)
     return bool(fs.info(path).get("partial"))
 
 

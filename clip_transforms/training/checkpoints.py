@@ -77,6 +77,7 @@ def export(folder: Path, *, architecture: Architecture, weights: Mapping[str, Te
     }
     temporary = folder / f".{WEIGHTS}.{os.getpid()}"
     save_file(halved, str(temporary), metadata={"format": "pt"})
+    temporary.chmod(0o644)  # safetensors makes files that their owner alone can read
     temporary.replace(folder / WEIGHTS)
     config = folder / f".{CONFIG}.{os.getpid()}"
     config.write_text(config_json(architecture), encoding="utf-8")

@@ -58,7 +58,8 @@
 
   // Tiles: arrows walk a sheet, Enter opens one.
   const frames = (grid) => all(".frame", grid);
-  const columns = (list) => list.filter((frame) => frame.offsetTop === list[0].offsetTop && frame.getBoundingClientRect().top === list[0].getBoundingClientRect().top).length;
+  const top = (frame) => frame.getBoundingClientRect().top;
+  const columns = (list) => list.filter((frame) => top(frame) === top(list[0])).length;
   const dialog = document.getElementById("detail");
   let opened = null;
   const step = (frame, by) => {

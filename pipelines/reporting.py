@@ -1,0 +1,34 @@
+"""`report.html` of a run: where its images are found again, and which parts are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clip_transforms.fetch import FetchOptions
+from clip_transforms.live import live_parts
+from clip_transforms.plan import read_extensions
+from clip_transforms.review import ReportInputs, write_report
+from clip_transforms.sources.lookup import ImageLookup
+from clip_transforms.storage import Store
+from pipelines.job import source_options, stored_identity
+from pipelines.options import identity_from
+
+
+def write_run_report(store: Store, summary: Mapping[str, Any]) -> str:
+    """Write the page of a run, finished or not; its full path.
+
+    summary: the content of run.json, or what `beamclip status` recounts.
+    """
+    other = summary.get("from_run")
+    source = Store(str(other), store.storage_options) if other else None
+    identity = identity_from({}, stored_identity(read_extensions(source or store)))
+    fetching = FetchOptions(max_bytes=identity.max_bytes, storage_options=store.storage_options)
+    sources = source_options(identity, identity.input, store.storage_options)
+    parts = [part.name for found in live_parts(store).values() for part in found]
+    write_report(
+        store,
+        data=ReportInputs(run=summary, parts=parts, source=source),
+        load_image=ImageLookup(sources, fetching),
+    )
+    return store.join("report.html")
