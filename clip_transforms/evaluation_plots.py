@@ -138,7 +138,8 @@ def few_shot_svg(found: FewShot, *, title: str) -> str:
         frame.text(at, frame.y(0) + 18, str(point.shots))
     frame.path([(place(point.shots), frame.y(point.mean)) for point in found.points], stroke=_BAR)
     frame.text(frame.x(0.5), frame.height - 8, "labelled images a class that the linear probe is trained on")
-    draws = len(found.points[0].accuracies)
-    words = f"{title}: accuracy on {found.test_images:,} test images, mean of {draws} draws"
+    draws = max(len(point.accuracies) for point in found.points)
+    of_draws = f", mean of {draws} draws" if draws > 1 else ""
+    words = f"{title}: accuracy on {found.test_images:,} test images{of_draws}"
     frame.text(frame.x(0), 18, words, anchor="start", fill=_INK)
     return frame.svg()

@@ -17,7 +17,9 @@ from clip_transforms.probabilities import Float32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotPoint:
-    """One point of the curve. accuracies: one a draw. short: classes with fewer images, which gave all."""
+    """One point of the curve. accuracies: one a draw; one in all where every class gives all its images, for
+    then all draws are the same. short: classes with fewer images, which gave all.
+    """
 
     shots: int
     accuracies: tuple[float, ...]
@@ -76,8 +78,9 @@ def few_shot(
     vectors = _vectors({int(row) for drawn in draws for rows in drawn for row in rows}, batches())
     probes: dict[int, list[Probe]] = {}
     for count in shots:
-        report(f"few-shot: {count} a class, {options.draws} draws")
-        probes[count] = [_probe(drawn, count, vectors, seed=options.seed) for drawn in draws]
+        used = draws if any(len(pool) > count for pool in split.pools) else draws[:1]
+        report(f"few-shot: {count} a class, {len(used)} draws")
+        probes[count] = [_probe(drawn, count, vectors, seed=options.seed) for drawn in used]
     tested = _test(split, batches(), rank, probes)
     points = tuple(_point(count, probes[count], tested, split, names) for count in shots)
     zero_shot = share(tested.zero_shot, tested.images)

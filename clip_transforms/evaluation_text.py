@@ -89,7 +89,7 @@ def figures_of(found: SetEvaluation) -> list[tuple[str, Figure]]:
 def notes(found: SetEvaluation) -> list[str]:
     """What was left out or cannot be said, one sentence each."""
     counts = found.counts
-    told = [f"{_images(counts.judged)} judged; those that failed are in no figure but where it says so."]
+    told = [f"{_images(counts.judged)} judged."]
     if counts.unknown or counts.names:
         names = ", ".join(f"{name!r} ({count:,})" for name, count in counts.names.most_common(10))
         more = " and others" if len(counts.names) > 10 or counts.more_names else ""
@@ -101,7 +101,10 @@ def notes(found: SetEvaluation) -> list[str]:
         told.append(f"{_images(counts.missing)} left out that have no truth.")
     if found.failed or found.failed_other:
         other = f", and {found.failed_other:,} whose truth is none of the set" if found.failed_other else ""
-        told.append(f"{_images(found.failed)} failed and could not be embedded{other}.")
+        told.append(
+            f"{_images(found.failed)} failed and could not be embedded{other}: they are left out of all figures "
+            "but the one that says so."
+        )
     if counts.groups:
         told.append(
             f"{_images(counts.groups)} have a group as truth: judged at the level of the answer only."
@@ -146,6 +149,8 @@ def few_shot_notes(few: FewShot) -> list[str]:
         f"among all classes of the set: {percent(few.zero_shot_all.value)}."
     ]
     for point in few.points:
+        if len(point.accuracies) == 1 and len(few.points[0].accuracies) > 1:
+            told.append(f"{point.shots} shots: every class gives all its images, so there is one draw.")
         if point.short:
             told.append(
                 f"{point.shots} shots: {len(point.short)} classes have fewer images to train on and gave all they "

@@ -1,7 +1,8 @@
-"""The pages of a store's listing, in bounded memory: of Google Cloud Storage, of S3, or folder by folder.
+"""What stores tell of their objects: listings by pages, in bounded memory, and single objects by name.
 
-fsspec's own `find` keeps every name, and on gcsfs stops silently at 10,000,000. A page that fails for a reason
-that may pass is asked for again, the pages before it are not.
+fsspec's own `find` keeps every name, and on gcsfs stops silently at 10,000,000; its `info` asks gcsfs for the
+object and for a folder of that name. A page that fails for a reason that may pass is asked for again, the
+pages before it are not.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _GCS_FIELDS = "nextPageToken,items(name,size,generation)"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object below a folder."""
+    """One object."""
 
-    name: str  # relative to the folder
+    name: str  # relative to the folder that was listed
     size: int | None  # bytes
     version: str | None  # see version_of
 
@@ -42,8 +43,7 @@ def list_entries(
     Raises what the store raises; FileNotFoundError for a missing folder, but from Google Cloud Storage and S3,
     where no folder is ever missing.
     """
-    protocol = filesystem.protocol
-    protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+    protocols = _protocols(filesystem)
     if not protocols & (GCS | S3):
         yield from _walk(filesystem, folder, enter)
         return
@@ -53,6 +53,25 @@ def list_entries(
     for item, name, size in pages(filesystem, bucket, start + prefix):
         if len(name) > len(start) and not name.endswith("/"):
             yield Entry(name[len(start) :], int(size), version_of(item))
+
+
+def stat_entry(filesystem: Any, path: str) -> Entry:
+    """One object, by one request. path: as the file system names it; the entry's name.
+
+    Raises FileNotFoundError, IsADirectoryError (a folder; object stores have none), or what the store raises.
+    """
+    protocols = _protocols(filesystem)
+    bucket, _, key = path.partition("/")
+    if protocols & GCS:
+        found = filesystem.call("GET", "b/{}/o/{}", bucket, key, json_out=True)
+        return Entry(path, int(found["size"]), version_of(found))
+    if protocols & S3:
+        found = filesystem.call_s3("head_object", Bucket=bucket, Key=key)
+        return Entry(path, int(found["ContentLength"]), version_of(found))
+    found = filesystem.info(path)
+    if found["type"] == "directory":
+        raise IsADirectoryError(path)
+    return Entry(path, found.get("size"), version_of(found))
 
 
 def version_of(entry: Mapping[str, Any]) -> str | None:
@@ -72,6 +91,11 @@ def version_of(entry: Mapping[str, Any]) -> str | None:
             when = when.timestamp() if isinstance(when, datetime.datetime) else when
             return f"{when}:{entry.get('size')}"
     return None
+
+
+def _protocols(filesystem: Any) -> frozenset[str]:
+    protocol = filesystem.protocol
+    return frozenset([protocol] if isinstance(protocol, str) else protocol)
 
 
 def _gcs_pages(filesystem: Any, bucket: str, prefix: str) -> Iterator[tuple[Mapping[str, Any], str, Any]]:

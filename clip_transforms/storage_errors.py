@@ -82,6 +82,8 @@ def is_transient(error: BaseException) -> bool:
     >>> is_transient(TimeoutError()), is_transient(PermissionError(13, "no"))
     (True, False)
     """
+    if any(kind.__name__ in _TRANSIENT_CLASSES for kind in type(error).__mro__):
+        return True  # before the status: aiohttp says 400 of a body that was cut short
     status = http_status(error)
     if status is not None:
         return status in _TRANSIENT_STATUS
@@ -89,6 +91,4 @@ def is_transient(error: BaseException) -> bool:
         return False
     if isinstance(error, (TimeoutError, asyncio.TimeoutError, ConnectionError)):
         return True
-    if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO:
-        return True
-    return any(kind.__name__ in _TRANSIENT_CLASSES for kind in type(error).__mro__)
+    return isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO

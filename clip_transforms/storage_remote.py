@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 from clip_transforms.client_options import GCS, S3
 from clip_transforms.elements import RequestError
 from clip_transforms.filesystems import open_filesystem, protocol_of
-from clip_transforms.listing_pages import list_entries
+from clip_transforms.listing_pages import list_entries, stat_entry
 from clip_transforms.storage_errors import is_exists, is_missing
 from clip_transforms.storage_local import TEMPORARY
 
@@ -35,8 +35,10 @@ class RemoteFiles:
         self.path = path.rstrip("/")
 
     def read(self, name: str) -> bytes:
+        # s3fs otherwise asks for the size first, to read large objects by several requests.
+        whole = {"max_concurrency": 1} if self.protocol in S3 else {}
         try:
-            return bytes(self.filesystem.cat_file(self._path(name)))
+            return bytes(self.filesystem.cat_file(self._path(name), **whole))
         except Exception as error:
             if is_missing(error) and not isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(name) from error
@@ -62,9 +64,10 @@ class RemoteFiles:
     def exists(self, name: str) -> bool:
         # fsspec's own `exists` answers False to every error, also to "forbidden".
         try:
-            return bool(self.filesystem.info(self._path(name))["type"] == "file")
-        except FileNotFoundError:
+            stat_entry(self.filesystem, self._path(name))
+        except (FileNotFoundError, IsADirectoryError):
             return False
+        return True
 
     def list(self, folder: str) -> Iterator[tuple[str, int, str]]:
         """(name, size, version) of the objects below, a page at a time."""

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 COMMANDS = {
     "label": ("pipelines.label", "embed images and label them with prompt sets"),
     "embed": ("pipelines.embed", "embed images, without labels"),
+    "evaluate": (
+        "pipelines.evaluate_command",
+        "hold labels against known truths, few-shot probes against zero-shot",
+    ),
     "status": ("pipelines.status", "counts of a run recomputed from its commits, what is left, what failed"),
     "prompts": ("pipelines.prompts", "list the shipped prompt sets, check a prompt-set file"),
     "models": ("pipelines.models", "list the known encoders, pull weights into the cache"),

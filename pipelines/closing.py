@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from clip_transforms.accounting import check_contract
 from clip_transforms.live import count
 from clip_transforms.plan import Extension
+from clip_transforms.storage import Store
+from clip_transforms.summary import Summary, print_summary, read_failure_examples, read_set_counts
 from clip_transforms.units import worker_for
 from pipelines.job import Job
 from pipelines.launch import Exit
@@ -40,9 +44,28 @@ def close(job: Job, summary: Mapping[str, Any], *, command: str) -> int:
     """Record the job, write report.html, print the closing table; ContractError where it is not met."""
     record = {**summary, "command": command, "max_failure_rate": failure_rate(job)}
     job.store.write(f"runs/{job.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
-    write_run_report(job.store, summary)
+    report = write_run_report(job.store, summary)
+    if not job.asked("quiet"):
+        print_summary(_table(job, summary, report), file=sys.stdout)
     check_contract(summary, max_failure_rate=failure_rate(job))
     return Exit.DONE
+
+
+def _table(job: Job, summary: Mapping[str, Any], report: str) -> Summary:
+    """What the closing table says; the next command is the one that most people type."""
+    other = summary.get("from_run")
+    source = Store(str(other), job.store.storage_options) if other else job.store
+    root = shlex.quote(job.store.root)
+    following = f"beamclip label --from-run {root} --prompts ..."
+    if summary["failed"]:
+        following = f"beamclip label --output {root} --retry-failed"
+    return Summary(
+        run=summary,
+        sets=read_set_counts(job.store, sets=[item.tag for item in job.label_sets]) if job.label_sets else (),
+        failures=() if other else read_failure_examples(source),
+        report=report,
+        next_command=None if other else following,
+    )
 
 
 def failure_rate(job: Job) -> float:

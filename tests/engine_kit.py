@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from helpers import image_bytes, make_image
 from PIL import Image
 
-from clip_transforms.elements import Failure, ImageInfo, ImageRef, Reason
+from clip_transforms.elements import Failure, ImageInfo, ImageRef, Reason, Stage
 from clip_transforms.encoders import FakeEncoder, Float32, UInt8
 from clip_transforms.encoders.fake import FakeOptions
 from clip_transforms.engine import EncodedBatch, Engine, EngineOptions, EngineStats
@@ -121,3 +125,48 @@ def drained(engine: Engine) -> bool:
     """Whether nothing is left in flight; images of a unit that failed take a moment to be dropped."""
     wait = threading.Event()
     return any(engine._budget.in_flight == (0, 0) or wait.wait(0.01) for _ in range(1000))
+
+
+def mixed_items(seed: int, folder: Path) -> tuple[list[ImageRef | Failure], dict[str, Reason | bytes]]:
+    """A unit of every kind of item, and what is to become of each: a reason, or the bytes that are embedded."""
+    rng = random.Random(seed)
+    items: list[ImageRef | Failure] = []
+    wanted: dict[str, Reason | bytes] = {}
+    for number in range(rng.randrange(1, 90)):
+        name = f"{seed}-{number}"
+        data = image_bytes(make_image(rng.randrange(1000)))
+        kind = rng.choice(["payload", "payload", "file", "file", "gone", "text", "cut", "empty", "listed"])
+        path = folder / name
+        if kind == "listed":
+            items.append(
+                Failure(image_id=name, uri=name, stage=Stage.LIST, reason=Reason.BAD_NAME, message="no")
+            )
+            wanted[name] = Reason.BAD_NAME
+            continue
+        content = {"text": b"not an image at all", "cut": data[: len(data) // 2], "empty": b""}.get(
+            kind, data
+        )
+        if kind == "payload" or (rng.random() < 0.5 and kind not in ("file", "gone")):
+            items.append(ref(name, content))
+        else:
+            if kind != "gone":
+                path.write_bytes(content)
+            size = rng.choice([None, len(content)])
+            items.append(ref(name, url=str(path), size=size))
+        reasons = {
+            "gone": Reason.NOT_FOUND,
+            "text": Reason.NOT_AN_IMAGE,
+            "cut": Reason.TRUNCATED,
+            "empty": Reason.EMPTY,
+        }
+        wanted[name] = reasons.get(kind, data)
+    return items, wanted
+
+
+def run_script(script: str) -> subprocess.CompletedProcess[str]:
+    """A script on standard input of a fresh interpreter."""
+    tests = str(Path(__file__).parent)
+    script = f"import sys; sys.path[:0] = [{tests!r}, {str(Path(tests).parent)!r}]\n" + script
+    return subprocess.run(
+        [sys.executable, "-"], input=script, capture_output=True, text=True, timeout=WAIT_S, check=False
+    )

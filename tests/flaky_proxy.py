@@ -70,6 +70,7 @@ class FlakyProxy(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: FlakyProxy
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one packet
 
     def log_message(self, *_: object) -> None:
         pass

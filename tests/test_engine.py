@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,17 +17,19 @@ from engine_kit import (
     expected_row,
     fake,
     good,
+    mixed_items,
     options,
     plain,
     ref,
     run_all,
     run_one,
+    run_script,
     stepped,
 )
 from helpers import image_bytes, make_image
 
 from clip_transforms import engine_stages
-from clip_transforms.elements import Failure, ImageError, ImageRef, Reason, RequestError, Stage
+from clip_transforms.elements import ImageError, ImageRef, Reason, RequestError, Stage
 from clip_transforms.encoders import EncoderSpec, FakeEncoder, Float32, UInt8
 from clip_transforms.encoders.fake import FakeOptions
 from clip_transforms.engine import (
@@ -52,42 +51,6 @@ def engines() -> Iterator[list[Engine]]:
     yield made
     for engine in made:
         engine.close()
-
-
-def mixed_items(seed: int, folder: Path) -> tuple[list[ImageRef | Failure], dict[str, Reason | bytes]]:
-    """A unit of every kind of item, and what is to become of each: a reason, or the bytes that are embedded."""
-    rng = random.Random(seed)
-    items: list[ImageRef | Failure] = []
-    wanted: dict[str, Reason | bytes] = {}
-    for number in range(rng.randrange(1, 90)):
-        name = f"{seed}-{number}"
-        data = image_bytes(make_image(rng.randrange(1000)))
-        kind = rng.choice(["payload", "payload", "file", "file", "gone", "text", "cut", "empty", "listed"])
-        path = folder / name
-        if kind == "listed":
-            items.append(
-                Failure(image_id=name, uri=name, stage=Stage.LIST, reason=Reason.BAD_NAME, message="no")
-            )
-            wanted[name] = Reason.BAD_NAME
-            continue
-        content = {"text": b"not an image at all", "cut": data[: len(data) // 2], "empty": b""}.get(
-            kind, data
-        )
-        if kind == "payload" or (rng.random() < 0.5 and kind not in ("file", "gone")):
-            items.append(ref(name, content))
-        else:
-            if kind != "gone":
-                path.write_bytes(content)
-            size = rng.choice([None, len(content)])
-            items.append(ref(name, url=str(path), size=size))
-        reasons = {
-            "gone": Reason.NOT_FOUND,
-            "text": Reason.NOT_AN_IMAGE,
-            "cut": Reason.TRUNCATED,
-            "empty": Reason.EMPTY,
-        }
-        wanted[name] = reasons.get(kind, data)
-    return items, wanted
 
 
 @pytest.mark.parametrize(
@@ -481,15 +444,6 @@ def test_a_failed_load_is_tried_again() -> None:
 def test_impossible_options(changes: dict[str, object]) -> None:
     with pytest.raises(RequestError, match=rf"{next(iter(changes))} is {next(iter(changes.values()))}"):
         EngineOptions(**changes)  # type: ignore[arg-type]
-
-
-def run_script(script: str) -> subprocess.CompletedProcess[str]:
-    """A script on standard input of a fresh interpreter."""
-    tests = str(Path(__file__).parent)
-    script = f"import sys; sys.path[:0] = [{tests!r}, {str(Path(tests).parent)!r}]\n" + script
-    return subprocess.run(
-        [sys.executable, "-"], input=script, capture_output=True, text=True, timeout=WAIT_S, check=False
-    )
 
 
 def test_the_interpreter_ends_whatever_is_under_way() -> None:

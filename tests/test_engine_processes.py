@@ -16,13 +16,14 @@ from engine_kit import (
     expected_row,
     fake,
     good,
+    mixed_items,
     options,
     ref,
     run_all,
     run_one,
+    run_script,
 )
 from helpers import image_bytes, make_image
-from test_engine import mixed_items, run_script
 
 from clip_transforms.elements import ImageRef, Reason, RequestError, Stage
 from clip_transforms.engine import EncodedBatch, Engine

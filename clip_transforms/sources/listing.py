@@ -14,9 +14,9 @@ from typing import Any
 
 from clip_transforms.elements import RequestError
 from clip_transforms.filesystems import open_filesystem
-from clip_transforms.listing_pages import list_entries, version_of
+from clip_transforms.listing_pages import list_entries, stat_entry
 from clip_transforms.sources.patterns import Selection
-from clip_transforms.sources.urls import canonical_uri, is_http, is_local, scheme_of, shown
+from clip_transforms.sources.urls import canonical_uri, is_http, is_local, shown
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +68,8 @@ def stat_object(url: str, storage_options: Mapping[str, object]) -> Listed:
         info = os.stat(url)  # noqa: PTH116
         return Listed(url, info.st_size, f"{info.st_mtime_ns}:{info.st_size}")
     fs, path = open_filesystem(url, storage_options)
-    bucket, _, key = url.partition("://")[2].partition("/")
-    if scheme_of(url) == "gs":
-        item = fs.call("GET", "b/{}/o/{}", bucket, key, json_out=True)
-        return Listed(url, int(item["size"]), version_of(item))
-    if scheme_of(url) == "s3":
-        head = fs.call_s3("head_object", Bucket=bucket, Key=key)
-        return Listed(url, int(head["ContentLength"]), version_of(head))
-    entry = fs.info(path)
-    if entry["type"] == "directory":
-        raise IsADirectoryError(url)
-    return Listed(url, entry.get("size"), version_of(entry))
+    entry = stat_entry(fs, path)
+    return Listed(url, entry.size, entry.version)
 
 
 def _list_remote(
