@@ -19,7 +19,7 @@ class EngineOptions:
     """How much the engine does at once. Picklable; results depend on `fetch` and `decode` alone.
 
     batch_size: images a call of the encoder; None: 32 on the CPU, 256 on another device. Lowered by itself
-        when the device runs out of memory.
+        when the device runs out of memory. A device that is idle gets a batch that is a quarter full.
     fetch_threads, decode_threads: in all, spread over the processes if there are any. decode_threads None:
         one for each CPU this process may use.
     fetch_processes: processes that fetch and decode in place of this one's threads; 0: none. For machines
@@ -28,7 +28,7 @@ class EngineOptions:
         pixels at the encoder's size. Exceeded only by a single image larger than all of it, by images whose
         size no listing told (corrected once they are read), and by one payload a unit, which its source
         holds while it waits. The full-size picture inside a decoder comes on top: at most decode_threads of
-        them, each of at most `decode.max_pixels`. None: two images a fetch thread and four batches.
+        them, each of at most `decode.max_pixels`; with processes, payloads are held on both sides. None: two images a fetch thread and four batches.
     unit_window: items of one unit between its source and its sink; beyond, a slow sink holds its source back.
     """
 

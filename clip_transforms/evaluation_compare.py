@@ -17,10 +17,13 @@ BARE = "bare"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rival:
-    """A prompt set that another is held against. title: how people are told of it."""
+    """A prompt set that another is held against. title: how people are told of it. derived: it is the other
+    with other texts, so that the other's names and synonyms say what a truth means.
+    """
 
     title: str
     prompts: PromptSet
+    derived: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,7 @@ def rival_of(
         )
     else:
         found = load_prompt_set(source, storage_options=storage_options)
-        rival = Rival(title=f"the set {found.name!r}", prompts=found)
+        rival = Rival(title=f"the set {found.name!r}", prompts=found, derived=False)
     if rival.prompts.task != "single" or prompts.task != "single":
         raise RequestError(
             f"--compare {source}: single-label sets are compared, and "

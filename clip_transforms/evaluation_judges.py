@@ -77,7 +77,12 @@ class SingleJudge:
         self._model, self._options = model, options
         self._tally = SingleTally(score_rules(subject.prompts))
         self._rivals = [
-            (rival.prompts, features, truth_map(rival.prompts, options), PairedTally())
+            (
+                rival.prompts,
+                features,
+                self.truths if rival.derived else truth_map(rival.prompts, options),
+                PairedTally(),
+            )
             for rival, features in subject.rivals
         ]
         self._gathered = Gathered() if options.shots else None

@@ -89,9 +89,7 @@ def _view(found: SetEvaluation, number: int) -> _View:
     measured = found.single or found.multi
     charts = []
     if measured is not None:
-        charts.append(
-            ("Reliability", Markup(reliability_svg(measured.reliability.bins())))
-        )
+        charts.append(("Reliability", Markup(reliability_svg(measured.reliability.bins()))))
     if found.few_shot is not None:
         charts.append(("Few-shot", Markup(few_shot_svg(found.few_shot, title=name))))
     single = found.single

@@ -119,10 +119,10 @@ def notes(found: SetEvaluation) -> list[str]:
 def _single_notes(found: SetEvaluation, single: SingleFigures) -> list[str]:
     told = []
     if single.top5 is None:
-        told.append(f"Top-5 says nothing of a set with {found.classes} classes.")
+        told.append(f"Top-5 says nothing of a set of {found.classes}: five or fewer classes.")
     never = found.classes - sum(1 for one in single.per_class if one.images)
     if never:
-        told.append(f"{never:,} of the set's {found.classes:,} classes have no image here.")
+        told.append(f"No image here for {never:,} of the set's {found.classes:,} classes.")
     if single.answers is not None:
         answers = single.answers
         told.append(
@@ -150,14 +150,16 @@ def few_shot_notes(few: FewShot) -> list[str]:
     ]
     for point in few.points:
         if len(point.accuracies) == 1 and len(few.points[0].accuracies) > 1:
-            told.append(f"{point.shots} shots: every class gives all its images, so there is one draw.")
+            told.append(f"{_shots(point.shots)}: every class gives all its images, so there is one draw.")
         if point.short:
             told.append(
-                f"{point.shots} shots: {len(point.short)} classes have fewer images to train on and gave all they "
-                f"have ({_some(point.short)})."
+                f"{_shots(point.shots)}: {len(point.short)} of {len(few.classes)} classes have fewer images to "
+                f"train on and gave all they have ({_some(point.short)})."
             )
         if point.unconverged:
-            told.append(f"{point.shots} shots: {point.unconverged} probes did not converge.")
+            told.append(
+                f"{_shots(point.shots)}: {point.unconverged} of {len(point.c)} probes did not converge."
+            )
     if few.skipped:
         told.append(f"No class has {' or '.join(map(str, few.skipped))} images to train on.")
     if few.left_out:
@@ -249,6 +251,10 @@ def _counted(figure: Figure) -> str:
     if figure.of is None:
         return ""
     return f"{figure.of:,}" if figure.right is None else f"{figure.right:,} of {figure.of:,}"
+
+
+def _shots(count: int) -> str:
+    return f"{count} shot{'' if count == 1 else 's'}"
 
 
 def _images(count: int) -> str:

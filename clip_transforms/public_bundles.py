@@ -93,13 +93,13 @@ class ImageBundle(Generic[T]):
 
     def __init__(self, engine: Engine) -> None:
         self._encoded_by = encoded_by(engine.encoder, engine.options)
-        self._feed = Feed()
+        self._feed = feed = Feed()
         self._outcomes = _Outcomes()
         self._put: dict[str, tuple[ImageRef | Failure, T]] = {}
         self._count = 0
         self._future = engine.submit(self._feed, self._outcomes)
-        self._future.add_done_callback(_closes(self._feed))
-        self._drop = weakref.finalize(self, _drop, self._feed, self._future)  # its thread waits for the feed
+        self._future.add_done_callback(lambda _: feed.close())  # nobody must wait for room any more
+        self._drop = weakref.finalize(self, _drop, feed, self._future)  # the engine's thread waits for the feed
 
     def put(self, item: ImageRef | Failure, ticket: T) -> None:
         """Send one input; waits while the engine is busy. Raises what ended the engine's work."""
@@ -159,16 +159,6 @@ def encoded_by(encoder: Encoder, options: EngineOptions) -> EncodedBy:
             precision=encoder.precision,
         ),
     )
-
-
-class _closes:  # noqa: N801  a callback that does not keep the bundle alive
-    """Closes the feed once the engine's work has ended, so that nobody waits for room in it."""
-
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-
-    def __call__(self, _future: Future[EngineStats]) -> None:
-        self._feed.close()
 
 
 def _drop(feed: Feed, future: Future[EngineStats]) -> None:

@@ -95,7 +95,7 @@ def _add_statistics(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="of the bootstrap and the few-shot draws (default 0)",
     )
-    group.add_argument("--json", action="store_true", help="print the JSON instead of tables")
+    group.add_argument("--json", action="store_true", help="print the JSON alone: no tables, no progress")
 
 
 def of_numbers(kind: type[int] | type[float], *, low: float, high: float) -> Callable[[str], float]:

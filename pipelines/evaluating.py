@@ -63,6 +63,8 @@ def evaluate(
     if hasattr(args, "from_run"):
         return _from_run(parser, args, rest, unchecked, request, show)
     shared = argparse.Namespace(**{key: value for key, value in vars(args).items() if key not in OURS})
+    if hasattr(args, "json"):
+        shared.quiet = True  # stdout is for the JSON alone
     job = check_request(argparse.Namespace(**vars(shared)), labels=False)
     if job.is_new:
         check_first_truths(job, request)
