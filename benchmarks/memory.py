@@ -79,7 +79,9 @@ def peak(source: str, output: Path) -> tuple[int, float]:
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("counts", nargs="*", type=int, default=[20_000, 200_000], help="numbers of inputs")
     counts = parser.parse_args(argv).counts
     print(f"{'input':<8}{'images':>10}{'peak MiB':>10}{'bytes/image more':>18}{'images/s':>10}")
@@ -93,7 +95,9 @@ def main(argv: list[str] | None = None) -> None:
             finally:
                 shutil.rmtree(work)
             growth = "" if before is None else f"{(found - before[1]) / (count - before[0]):.1f}"
-            print(f"{kind:<8}{count:>10,}{found / 2**20:>10.1f}{growth:>18}{count / seconds:>10.0f}", flush=True)
+            print(
+                f"{kind:<8}{count:>10,}{found / 2**20:>10.1f}{growth:>18}{count / seconds:>10.0f}", flush=True
+            )
             before = (count, found)
 
 

@@ -27,8 +27,9 @@ class EngineOptions:
     max_inflight_bytes, max_inflight_images: what may be between source and embedding: encoded bytes and
         pixels at the encoder's size. Exceeded only by a single image larger than all of it, by images whose
         size no listing told (corrected once they are read), and by one payload a unit, which its source
-        holds while it waits. The full-size picture inside a decoder comes on top: at most decode_threads of
-        them, each of at most `decode.max_pixels`; with processes, payloads are held on both sides. None: two images a fetch thread and four batches.
+        holds while it waits. Not counted: the full-size picture inside each decode thread, of at most
+        `decode.max_pixels`, and with processes the second copy of a payload. max_inflight_images None: two
+        images a fetch thread and four batches.
     unit_window: items of one unit between its source and its sink; beyond, a slow sink holds its source back.
     """
 

@@ -23,6 +23,9 @@ UNKNOWN, MISSING = -1, -2
 
 Truth = str | tuple[str, ...] | None
 
+#: From a spelling to the places that it may mean, and whether it must be written exactly so.
+_Level = tuple[dict[str, set[int]], bool]
+
 _CONTAINER = re.compile(r"\.(?:tar|tgz|tar\.gz|parquet)#", re.IGNORECASE)
 _BECOME_CAPTIONS = ("caption", "text", "txt")  # columns that a source takes as the caption by itself
 _MOST_NAMES = (
@@ -150,9 +153,9 @@ class TruthMap:
         if by_index:
             places = {name: place for place, name in enumerate(self.names)}
             leaves = [label.id for label in prompts.labels if not label.group]
-            self._levels = [{str(number): {places[key]} for number, key in enumerate(leaves)}]
+            self._levels = [({str(number): {places[key]} for number, key in enumerate(leaves)}, True)]
         if label_map:
-            self._levels = [_mapped(label_map, self), *self._levels]
+            self._levels = [*_mapped(label_map, self), *self._levels]
 
     def place(self, truth: Truth) -> int:
         """The place of a single truth in `names`; UNKNOWN or MISSING."""
@@ -209,10 +212,10 @@ class TruthMap:
         return judged, found
 
     def _look_up(self, text: str) -> int:
-        for level in self._levels:
-            for key in (text, spelled(text)):
-                if key in level:
-                    return _only(level[key])
+        for level, as_written in self._levels:
+            key = text if as_written else spelled(text)
+            if key in level:
+                return _only(level[key])
         return UNKNOWN
 
 
@@ -242,25 +245,31 @@ def nothing_matches(
     )
 
 
-def _levels(prompts: PromptSet, names: Sequence[str]) -> list[dict[str, set[int]]]:
-    """From the surest to the least: exact ids, ids, names, synonyms; each key to the places it may mean."""
+def _levels(prompts: PromptSet, names: Sequence[str]) -> list[_Level]:
+    """From the surest to the least: exact ids, ids, names, synonyms."""
     places = {name: place for place, name in enumerate(names)}
-    levels: list[dict[str, set[int]]] = [{} for _ in range(4)]
+    exact = {name: {place} for name, place in places.items()}
+    ids: dict[str, set[int]] = {}
+    labels: dict[str, set[int]] = {}
+    synonyms: dict[str, set[int]] = {}
     for name, place in places.items():
-        levels[0][name] = {place}
-        levels[1].setdefault(spelled(name), set()).add(place)
+        _add(ids, name, place)
     for label in prompts.labels:
-        place = places[label.id]
-        levels[2].setdefault(spelled(label.name), set()).add(place)
+        _add(labels, label.name, places[label.id])
         for synonym in label.synonyms:
-            levels[3].setdefault(spelled(synonym), set()).add(place)
-    if NONE in places and len(levels[1].get(spelled(NONE), ())) > 1:
-        levels[1][spelled(NONE)].discard(places[NONE])  # a label called "none" goes before it
-    return levels
+            _add(synonyms, synonym, places[label.id])
+    if NONE in places and len(ids[spelled(NONE)]) > 1:
+        ids[spelled(NONE)].discard(places[NONE])  # a label called "none" goes before it
+    return [(exact, True), (ids, False), (labels, False), (synonyms, False)]
 
 
-def _mapped(label_map: Mapping[str, str], known: TruthMap) -> dict[str, set[int]]:
-    level: dict[str, set[int]] = {}
+def _add(level: dict[str, set[int]], name: str, place: int) -> None:
+    level.setdefault(spelled(name), set()).add(place)
+
+
+def _mapped(label_map: Mapping[str, str], known: TruthMap) -> list[_Level]:
+    exact: dict[str, set[int]] = {}
+    folded: dict[str, set[int]] = {}
     for truth, meant in label_map.items():
         place = known.place(meant)
         if place < 0:
@@ -268,10 +277,10 @@ def _mapped(label_map: Mapping[str, str], known: TruthMap) -> dict[str, set[int]
                 f"--label-map: {truth!r} stands for {meant!r}, which is no label of the prompt set "
                 f"'{known.prompts.name}'; expected an id, a name or a synonym"
             )
-        level.setdefault(truth, set()).add(place)
-        level.setdefault(spelled(truth), set()).add(place)
+        exact[truth] = {place}
+        _add(folded, truth, place)
     known._known.clear()
-    return level
+    return [(exact, True), (folded, False)]
 
 
 def _only(places: set[int]) -> int:

@@ -99,7 +99,9 @@ class ImageBundle(Generic[T]):
         self._count = 0
         self._future = engine.submit(self._feed, self._outcomes)
         self._future.add_done_callback(lambda _: feed.close())  # nobody must wait for room any more
-        self._drop = weakref.finalize(self, _drop, feed, self._future)  # the engine's thread waits for the feed
+        self._drop = weakref.finalize(
+            self, _drop, feed, self._future
+        )  # the engine's thread waits for the feed
 
     def put(self, item: ImageRef | Failure, ticket: T) -> None:
         """Send one input; waits while the engine is busy. Raises what ended the engine's work."""

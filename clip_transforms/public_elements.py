@@ -112,7 +112,9 @@ def as_image(element: object) -> ImageRef | Failure:
     found = type(element).__name__
     if isinstance(element, tuple):
         found = f"({', '.join(type(part).__name__ for part in element)})"
-    raise RequestError(f"an image is an ImageRef, a url, (key, bytes) or (key, url) with a text as key; got {found}")
+    raise RequestError(
+        f"an image is an ImageRef, a url, (key, bytes) or (key, url) with a text as key; got {found}"
+    )
 
 
 def _of_url(url: str, key: str | None) -> ImageRef | Failure:
@@ -135,7 +137,9 @@ def _of_url(url: str, key: str | None) -> ImageRef | Failure:
     return ImageRef(image_id=key or image_id_of(uri), uri=uri, url=opened)
 
 
-def embedded_image(ref: ImageRef, info: ImageInfo, embedding: Float32, encoded_by: EncodedBy) -> EmbeddedImage:
+def embedded_image(
+    ref: ImageRef, info: ImageInfo, embedding: Float32, encoded_by: EncodedBy
+) -> EmbeddedImage:
     """The element of one embedded image; embedding [D] is copied, as it is a row of a whole batch."""
     return EmbeddedImage(
         image_id=ref.image_id,

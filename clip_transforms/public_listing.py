@@ -17,7 +17,9 @@ CHUNK_ROWS = 256
 Chunk = tuple[str, bytes]  # (kind of unit, rows of schemas.plan.PLAN as an Arrow IPC stream)
 
 
-def list_chunks(inputs: Sequence[str], options: SourceOptions, *, limit: int | None = None) -> Iterator[Chunk]:
+def list_chunks(
+    inputs: Sequence[str], options: SourceOptions, *, limit: int | None = None
+) -> Iterator[Chunk]:
     """All that the inputs name: references in chunks, each tar and each slice of a Parquet file by itself.
 
     Lazy, in bounded memory; raises as `sources.scan` and `limit_items` do.

@@ -89,9 +89,7 @@ def label_images(images: Sequence[EmbeddedImage | Vector], by: Classifier) -> li
         created_at=_EPOCH,
     ).drop_columns(["fingerprint", "run_id", "created_at", "calibrated"])
     prints = _fingerprints(images, by)
-    return [
-        _label(row, fingerprint) for row, fingerprint in zip(table.to_pylist(), prints, strict=True)
-    ]
+    return [_label(row, fingerprint) for row, fingerprint in zip(table.to_pylist(), prints, strict=True)]
 
 
 def _parts(image: EmbeddedImage | Vector, by: Classifier) -> tuple[str, str, Float32]:
@@ -160,7 +158,9 @@ def score_pairs(images: Sequence[EmbeddedImage], encoder: Encoder) -> list[Score
     for image in images:
         if image.encoded_by.weights_id != encoder.weights_id:
             told = f"{image.uri} was embedded by {image.encoded_by.encoder}"
-            raise ContractError(f"{told} (weights {image.encoded_by.weights_id}), its caption by {encoder.name}")
+            raise ContractError(
+                f"{told} (weights {image.encoded_by.weights_id}), its caption by {encoder.name}"
+            )
     captions = [image.caption for image in images if image.caption]
     vectors = iter(encode_texts(captions, encoder))
     counts = iter(encoder.token_counts(captions))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.pvalue import AsList, PCollection
@@ -43,8 +43,9 @@ from clip_transforms.public_elements import (
 )
 from clip_transforms.public_encoders import DEFAULT_ENCODER, encoder_spec
 from clip_transforms.public_listing import Chunk
-from clip_transforms.public_text import Classifier, Vector, classifier
-from clip_transforms.sources import SourceOptions, expand_inputs, scan, with_private_inputs
+from clip_transforms.public_text import Classifier, classifier
+from clip_transforms.sources import SourceOptions, canonical_uri, expand_inputs, scan, with_private_inputs
+from clip_transforms.sources.urls import is_local
 
 __all__ = [
     "FAILURE_ROWS",
@@ -66,8 +67,8 @@ __all__ = [
 ]
 
 #: What EmbedImages takes: see `public_elements.as_image`.
-ImageInput = Union[ImageRef, Failure, str, tuple[str, Union[bytes, str]]]
-Prompts = Union[str, PromptSet, Classifier]
+ImageInput = ImageRef | Failure | str | tuple[str, bytes | str]
+Prompts = str | PromptSet | Classifier
 
 
 class EmbedResult(NamedTuple):
@@ -100,7 +101,9 @@ class ReadImages(beam.PTransform[Any, Any]):
     def __post_init__(self) -> None:
         """Check the options."""
         super().__init__()
-        self.inputs = (self.inputs,) if isinstance(self.inputs, str) else tuple(self.inputs)
+        given = (self.inputs,) if isinstance(self.inputs, str) else self.inputs
+        # A worker's current folder may be another.
+        self.inputs = tuple(canonical_uri(url) if is_local(url) else url for url in given)
         if not expand_inputs(self.inputs):
             raise RequestError("ReadImages has no inputs; expected folders, globs, manifests, shards or urls")
         if self.limit is not None and self.limit < 1:
@@ -117,7 +120,7 @@ class ReadImages(beam.PTransform[Any, Any]):
             | "Impulse" >> beam.Impulse()
             | "List" >> listing.with_output_types(Chunk)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(ReadChunks(self.options)).with_output_types(Union[ImageRef, Failure])
+            | "Read" >> beam.ParDo(ReadChunks(self.options)).with_output_types(ImageRef | Failure)
         )
 
 
@@ -146,7 +149,9 @@ class EmbedImages(beam.PTransform[Any, Any]):
     def expand(self, images: Any) -> EmbedResult:
         """Wire the engine."""
         embed = beam.ParDo(Embed(encoder_spec(self.encoder), self.engine))
-        found = images | "Embed" >> embed.with_output_types(EmbeddedImage).with_outputs(FAILURES, main="embedded")
+        found = images | "Embed" >> embed.with_output_types(EmbeddedImage).with_outputs(
+            FAILURES, main="embedded"
+        )
         failures = found[FAILURES]
         failures.element_type = Failure
         return EmbedResult(embedded=found["embedded"], failures=failures)
@@ -182,16 +187,16 @@ class LabelEmbeddings(beam.PTransform[Any, Any]):
         names = [(found.prompt_set if isinstance(found, Classifier) else found).name for found in sets]
         if not names or len(set(names)) < len(names):
             raise RequestError(f"prompts are {names}, expected one or more sets with names of their own")
-        self.prompts = sets
+        self.sets = sets
         if not all(isinstance(found, Classifier) for found in sets):
             self.encoder = encoder_spec(self.encoder)
-        self.with_input_types(Union[EmbeddedImage, tuple[str, Any]])
+        self.with_input_types(EmbeddedImage | tuple[str, Any])
 
     def expand(self, embedded: Any) -> Any:
         """Wire texts -> classifiers, and these beside the embeddings."""
         classifiers = (
             embedded.pipeline
-            | "Prompts" >> beam.Create(list(self.prompts), reshuffle=False)
+            | "Prompts" >> beam.Create(self.sets, reshuffle=False)
             | "Spread" >> beam.Reshuffle()
             | "EncodeTexts" >> beam.Map(as_classifier, self.encoder, self.engine, self.top_k)
         )

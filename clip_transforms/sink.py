@@ -17,7 +17,7 @@ from schemas.version import SCHEMA_VERSION
 MAX_ROWS = 65_536
 MAX_BYTES = 128 << 20
 _GROUP_MIN_ROWS = 4_096
-_GROUP_ROWS = 16_384
+_GROUP_ROWS = 4_096
 _GROUP_BYTES = 32 << 20
 _PART = re.compile(
     r"part-(?P<unit>[0-9a-f]{8}-[^-/]+-\d+)"

@@ -16,9 +16,7 @@ from clip_transforms.config import RunConfig, UnitReport
 from clip_transforms.elements import WorkUnit
 from clip_transforms.engine import Spread
 from clip_transforms.plan import iter_units, read_extensions
-from clip_transforms.units import PendingUnit, Worker, worker_for
-
-UNITS_IN_FLIGHT = 2  # so that the overlap does not drain at a unit's end
+from clip_transforms.units import PendingUnit, Worker, enough_in_flight, worker_for
 
 
 @dataclass(eq=False)
@@ -86,7 +84,7 @@ def encode_label_set(tag: str, config: RunConfig) -> str:
 
 
 class _RunUnits(beam.DoFn):
-    """Submits units to the process-wide engine and keeps two in flight; waits for all at the bundle's end."""
+    """Submits units to the process-wide engine, keeps enough in flight, and waits for all at the bundle's end."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
@@ -102,7 +100,7 @@ class _RunUnits(beam.DoFn):
     def process(self, unit: WorkUnit, ready: list[str]) -> Iterable[UnitReport]:  # noqa: ARG002
         assert self._worker is not None
         self._pending.append(self._worker.start(unit))
-        while len(self._pending) >= UNITS_IN_FLIGHT:
+        while enough_in_flight([pending.unit.rows for pending in self._pending]):
             yield from self._finish_first()
 
     def finish_bundle(self) -> Iterable[WindowedValue]:

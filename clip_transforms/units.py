@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
@@ -21,6 +21,8 @@ from clip_transforms.sink import new_attempt, part_stem
 from clip_transforms.unit_tasks import wanted_items, wanted_task
 
 ALL_FAIL_LIMIT = 1000
+_LEAST_UNITS = 2  # in flight, so that the overlap does not drain at a unit's end
+_LEAST_IMAGES = 512  # in flight, so that it does not with small units either
 
 _workers: dict[tuple[str, str], Worker] = {}
 _lock = threading.Lock()
@@ -35,6 +37,16 @@ def worker_for(config: RunConfig) -> Worker:
             _workers.clear()  # a process works on one job at a time
             _workers[key] = Worker(config)
         return _workers[key]
+
+
+def enough_in_flight(images: Sequence[int | None]) -> bool:
+    """Whether these units, by their numbers of images (None: unknown), keep the engine busy.
+
+    >>> enough_in_flight([64, 64]), enough_in_flight([64] * 8), enough_in_flight([None]), enough_in_flight([None, 1024])
+    (False, True, False, True)
+    """
+    known = sum(_LEAST_IMAGES if count is None else count for count in images)
+    return len(images) >= _LEAST_UNITS and known >= _LEAST_IMAGES
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-from tests import faulty_store  # noqa: F401 (for workers in processes of their own)
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +17,7 @@ from clip_transforms.live import live_parts
 from clip_transforms.sink import Part, PartWriter, new_attempt, part_stem
 from clip_transforms.storage import Store
 from clip_transforms.sweep import overwrite
+from tests import faulty_store  # noqa: F401 (for workers in processes of their own)
 
 PLAN_ID = "0123abcd"
 TAG = "pets@0a1b2c3d"

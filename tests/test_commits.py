@@ -13,22 +13,7 @@ from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from tests import faulty_store
 import pytest
-from tests.store_kit import (
-    PLAN_ID,
-    TAG,
-    attempt,
-    do_units,
-    embed,
-    faulty_overwrite,
-    faulty_worker,
-    ids_of,
-    live_ids,
-    race,
-    unit_names,
-    write_part,
-)
 
 from clip_transforms.commits import (
     Commit,
@@ -45,6 +30,21 @@ from clip_transforms.live import Counts, count, live_parts, unit_state
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store, StoredObject
 from clip_transforms.sweep import overwrite, sweep
+from tests import faulty_store
+from tests.store_kit import (
+    PLAN_ID,
+    TAG,
+    attempt,
+    do_units,
+    embed,
+    faulty_overwrite,
+    faulty_worker,
+    ids_of,
+    live_ids,
+    race,
+    unit_names,
+    write_part,
+)
 
 UNIT = unit_names(1)[0]
 ROWS = 5

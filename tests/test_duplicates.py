@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from tests.store_kit import PLAN_ID, attempt, embed, unit_names, write_part
 
 from clip_transforms import duplicates
 from clip_transforms.commits import write_commit
@@ -17,6 +16,7 @@ from clip_transforms.live import live_parts
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store
 from schemas.duplicates import DUPLICATES
+from tests.store_kit import PLAN_ID, attempt, embed, unit_names, write_part
 
 
 def parts_of(store: Store, *lists: list[str]) -> list[Part]:

@@ -14,7 +14,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from tests.models_kit import MODELS, PREPROCESS, VIT, by_hand, save_model
 from open_clip.pretrained import _PRETRAINED
 
 from clip_transforms.elements import RequestError
@@ -22,6 +21,7 @@ from clip_transforms.encoders import EncoderOutOfMemory, EncoderSpec, describe, 
 from clip_transforms.encoders import open_clip_source as sources
 from clip_transforms.encoders.open_clip_backend import OpenClipEncoder, pick_precision
 from clip_transforms.encoders.open_clip_source import find_model
+from tests.models_kit import MODELS, PREPROCESS, VIT, by_hand, save_model
 
 CUSTOM = "open_clip:custom"
 

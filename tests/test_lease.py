@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from tests import faulty_store
 import pytest
 
 from clip_transforms import lease as lease_module
@@ -19,6 +18,7 @@ from clip_transforms.elements import HeldError, StoreError
 from clip_transforms.lease import LIFETIME, Lease, LeaseRecord, parse_record, read_lease
 from clip_transforms.processes import start_of, this_process
 from clip_transforms.storage import Store
+from tests import faulty_store
 
 
 class Clock:

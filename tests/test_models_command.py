@@ -9,13 +9,13 @@ from pathlib import Path
 import fsspec
 import open_clip
 import pytest
-from tests.models_kit import VIT, save_model
 
 from clip_transforms.encoders import EncoderSpec
 from clip_transforms.encoders.open_clip_model import count_parameters
 from clip_transforms.encoders.open_clip_source import find_model
 from pipelines import cli
 from pipelines.models import main, progress_of
+from tests.models_kit import VIT, save_model
 
 
 def test_list_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:

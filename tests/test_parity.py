@@ -11,12 +11,12 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from tests.helpers import image_bytes, make_image
-from tests.models_kit import PREPROCESS, by_hand, save_model
 from PIL import Image
 
 from clip_transforms.encoders import Encoder, EncoderSpec, Preprocess, load
 from clip_transforms.images import DecodeOptions, decode_rgb, decode_to_pixels
+from tests.helpers import image_bytes, make_image
+from tests.models_kit import PREPROCESS, by_hand, save_model
 
 TOLERANCE = 1e-5
 SIZES = ((48, 40), (301, 200), (64, 64), (90, 517))

@@ -14,17 +14,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests import faulty_store
 import fsspec
 import pytest
 import tenacity
-from tests.store_kit import check_commits, check_races, check_store
 
 from clip_transforms import retries, storage_local
 from clip_transforms.elements import RequestError, StoreError
 from clip_transforms.filesystems import open_filesystem
 from clip_transforms.storage import Store
 from clip_transforms.storage_errors import http_status, is_exists, is_missing, is_transient
+from tests import faulty_store
+from tests.store_kit import check_commits, check_races, check_store
 
 
 @pytest.fixture(params=["local", "memory", "faulty"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tarfile
 import threading
 from typing import BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from clip_transforms.elements import BeamclipError, ImageRef, UnitKind
@@ -18,6 +21,7 @@ from clip_transforms.sources.reading import read_unit
 from clip_transforms.sources.webdataset import split_key
 
 _REMOTE_SHARD_BYTES = 256 * 2**20  # a larger remote shard is not read through for a thumbnail
+_PLACE = np.dtype([("key", "u8"), ("offset", "u8"), ("size", "u8")])
 _logger = logging.getLogger(__name__)
 
 
@@ -54,28 +58,31 @@ class ImageLookup:
     def _member(self, shard: str, key: str) -> bytes | None:
         if getattr(self._last, "shard", None) != shard:
             self._last.shard, self._last.index = shard, self._index(shard)
-        place = self._last.index.get(key)
-        if place is None:
+        found = np.flatnonzero(self._last.index["key"] == _hash(key))
+        if not len(found):
             return None
+        place = self._last.index[found[0]]
         with self._open(shard) as file:
-            file.seek(place[0])
-            return file.read(place[1])
+            file.seek(int(place["offset"]))
+            return file.read(int(place["size"]))
 
-    def _index(self, shard: str) -> dict[str, tuple[int, int]]:
-        """Where each image of a shard lies: (offset, bytes) by the part of its uri after the `#`."""
-        found: dict[str, tuple[int, int]] = {}
+    def _index(self, shard: str) -> npt.NDArray[np.void]:
+        """Where each image of a shard lies, by a hash of the part of its uri after the `#`: 24 bytes an image."""
+        places: list[tuple[int, int, int]] = []
+        last = ""
         with self._open(shard) as file:
             if protocol_of(shard) != "file" and (getattr(file, "size", None) or 0) > _REMOTE_SHARD_BYTES:
-                return found
+                return np.array([], _PLACE)
             with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
                 for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
                     key, suffix = split_key(member.name) or ("", "")
                     if f".{suffix.rpartition('.')[2]}".lower() not in IMAGE_SUFFIXES:
                         continue
-                    place = (member.offset_data, member.size)
-                    found.setdefault(key, place)
-                    found.setdefault(f"{key}.{suffix.lstrip('.')}", place)
-        return found
+                    shown = key if key != last else f"{key}.{suffix.lstrip('.')}"
+                    places.append((_hash(shown), member.offset_data, member.size))
+                    last = key
+        return np.array(places, _PLACE)
 
     def _cell(self, url: str, row: int, uri: str) -> bytes | None:
         with self._open(url) as file:
@@ -86,9 +93,7 @@ class ImageLookup:
             while first + metadata.row_group(group).num_rows <= row:
                 first, group = first + metadata.row_group(group).num_rows, group + 1
             rows = metadata.row_group(group).num_rows
-        item = PlanItem(
-            kind=UnitKind.PARQUET, uri=url, rows=rows, row_groups=(group,), pointer_offset=first
-        )
+        item = PlanItem(kind=UnitKind.PARQUET, uri=url, rows=rows, row_groups=(group,), pointer_offset=first)
         items = read_unit(UnitKind.PARQUET, plan_table([item]), self._sources)
         try:
             for found in items:
@@ -97,3 +102,9 @@ class ImageLookup:
         finally:
             items.close()  # type: ignore[attr-defined]
         return None
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big"
+    )
