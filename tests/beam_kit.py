@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,9 +72,12 @@ def run(build: Callable[[beam.Pipeline], Mapping[str, Any]], *, runner: str = "o
     result = pipeline.run()
     result.wait_until_finish()
     metrics = result.metrics().query(MetricsFilter().with_namespace("beamclip"))
+    counters: Counter[str] = Counter()
+    for entry in metrics["counters"]:  # each step has its own
+        counters[entry.key.metric.name] += entry.committed
     return Ran(
         {name: _collected.pop(token, []) for name, token in tokens.items()},
-        {entry.key.metric.name: entry.committed for entry in metrics["counters"]},
+        counters,
         {entry.key.metric.name: entry.committed for entry in metrics["distributions"]},
     )
 

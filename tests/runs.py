@@ -36,7 +36,7 @@ def rows(run: Path, folder: str) -> list[dict[str, Any]]:
 
 def all_rows(run: Path) -> dict[str, list[dict[str, Any]]]:
     """The rows of every data set of a run."""
-    sets = [f"labels/{path.name}" for path in sorted((run / "labels").glob("*"))]
+    sets = [f"labels/{path.name}" for path in sorted((run / "labels").glob("*")) if any(path.iterdir())]
     return {folder: rows(run, folder) for folder in ("embeddings", "failures", *sets)}
 
 

@@ -161,3 +161,24 @@ def test_a_part_is_named_after_its_attempt(images: Path, tmp_path: Path) -> None
     assert isinstance(part, Part)
     assert part.name.startswith(f"embeddings/part-{unit.name}-embed-")
     assert part.rows == 12
+
+
+@pytest.mark.parametrize("at", [1, 4, 9, 14])
+def test_an_overwrite_that_dies_can_be_run_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    run, fresh = tmp_path / "run", tmp_path / "fresh"
+    options = ("label", "--input", images, "--prompts", "photo-kind", "--encoder", "fake", "--quiet")
+    monkeypatch.setenv("FAULTY_COUNTER", str(tmp_path / "counter"))
+    monkeypatch.setenv("FAULTY_OPERATIONS", "delete")
+    first = ("label", "--input", images, "--prompts", "everyday", "--encoder", "fake", "--quiet", "--unit-size", 5)
+    assert beamclip(*first, "--output", f"faulty://{run}") == 0
+    (tmp_path / "counter").unlink()
+    monkeypatch.setenv("FAULTY_MATCH", "/run/")
+    monkeypatch.setenv("FAULTY_AT", str(at + 1))  # the first is the probe's
+    assert beamclip(*options, "--output", f"faulty://{run}", "--overwrite") == 3
+    monkeypatch.setenv("FAULTY_AT", "0")
+    assert beamclip(*options, "--output", f"faulty://{run}", "--overwrite", "--take-over") == 0
+    assert beamclip(*options, "--output", fresh) == 0
+    assert all_rows(run) == all_rows(fresh)
+    assert no_unlisted_parts(run)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
 
+from clip_transforms.lease import Lease
+from clip_transforms.storage import Store
 from schemas.embeddings import embeddings_schema
 from schemas.failures import FAILURES
 from schemas.labels import LABELS
@@ -346,3 +349,32 @@ def test_repeated_ids_are_listed_and_none_is_lost(images: Path, tmp_path: Path) 
         (str(number), 2) for number in range(6)
     ]
     assert summary(run)["duplicate_ids"] == 6
+
+
+def test_a_held_output_is_refused_naming_its_holder(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    with Lease.acquire(Store(str(run)), run_id="other"):
+        assert label(images, run) == 2
+        assert f"pid {os.getpid()}" in capsys.readouterr().err.replace("process ", "pid ")
+    assert label(images, run) == 0
+
+
+def test_odd_paths_and_another_working_directory(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "a b#c[d]?"
+    images.rename(odd)
+    run = tmp_path / "out #1 [x]"
+    monkeypatch.chdir(tmp_path)
+    assert label(odd.name, Path(run.name)) == 0
+    monkeypatch.chdir("/")
+    assert beamclip("label", "--output", run, "--resume", "--quiet") == 0
+    assert {row["uri"] for row in rows(run, "embeddings")} == {str(path) for path in odd.iterdir()}
+
+
+def test_one_image_is_a_run(tmp_path: Path) -> None:
+    (path,) = write_images(tmp_path / "one", 1)
+    assert label(path, tmp_path / "run") == 0
+    assert [row["uri"] for row in rows(tmp_path / "run", "embeddings")] == [str(path)]
