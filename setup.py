@@ -19,6 +19,7 @@ EXTRAS = {
     "hf": ["transformers>=4.40", "huggingface_hub>=0.24"],
     "dataflow": ["apache-beam[gcp]>=2.62,<3", "gcsfs>=2024.2"],
     "http": ["aiohttp>=3.9"],
+    "evaluate": ["scikit-learn>=1.3", "scipy>=1.10"],
     "test": [
         "aiohttp>=3.9",
         "build>=1.2",
@@ -27,7 +28,10 @@ EXTRAS = {
         "psutil>=5.9",
         "pytest>=8",
         "ruff>=0.6",
+        "scikit-learn>=1.3",
+        "scipy>=1.10",
         "s3fs>=2024.2",
+        "setuptools>=68",
         "transformers>=4.40",
         "types-PyYAML",
     ],

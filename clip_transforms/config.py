@@ -17,7 +17,7 @@ class RunConfig:
 
     output: str  # fsspec url of the run's folder
     run_id: str  # of this job; a run that is resumed has several
-    started_at: str  # ISO 8601, UTC
+    started_at: str  # of its graph; ISO 8601, UTC
     encoder: EncoderSpec  # device and precision resolved
     encoder_name: str
     weights_id: str  # a worker whose weights differ refuses to work

@@ -129,7 +129,9 @@ def few_shot_svg(found: FewShot, *, title: str) -> str:
     frame.line(
         frame.x(0), level, frame.x(1), level, stroke=_WARM, more='stroke-width="2" stroke-dasharray="7 4"'
     )
-    frame.text(frame.x(1), level - 6, f"zero-shot {found.zero_shot.value or 0:.1%}", anchor="end", fill=_WARM)
+    frame.text(
+        frame.x(0) + 4, level - 6, f"zero-shot {found.zero_shot.value or 0:.1%}", anchor="start", fill=_WARM
+    )
     for point in found.points:
         at = place(point.shots)
         if point.interval is not None:

@@ -115,6 +115,7 @@ def _quietly(model: Any, embeddings: Float64, classes: Any) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes")  # one shot is what was asked for
         model.fit(embeddings, classes)
 
 

@@ -8,55 +8,50 @@ import io
 import numpy as np
 from PIL import Image
 
-from clip_transforms.elements import Failure, ImageRef, Reason, Stage
+from clip_transforms.elements import Failure, ImageRef, Reason, RequestError, Stage
 from clip_transforms.public_elements import as_image
 
 _EXIF_ORIENTATION = 0x0112
 
 
 def as_example(example: object) -> ImageRef | Failure:
-    """What an example asks to be embedded. Raises RequestError for a type that is no image.
+    """What an example asks to be embedded; one that is no image is a Failure, so that its batch goes on.
 
     >>> as_example(np.zeros((2, 2, 3), np.float32)).message
     'an array of float32 [2, 2, 3], expected uint8 [H, W], [H, W, 3] or [H, W, 4]'
+    >>> as_example(0.5).message
+    'an image is an ImageRef, a url, (key, bytes) or (key, url) with a text as key; got float'
     """
     if isinstance(example, bytes):
         return _payload("bytes", example)
     if isinstance(example, Image.Image):
         return _picture(example)
     if not isinstance(example, np.ndarray):
-        return as_image(example)
+        try:
+            return as_image(example)
+        except RequestError as error:
+            return _failure(type(example).__name__, Reason.NOT_AN_IMAGE, str(error))
     shape = example.shape
     if example.dtype == np.uint8 and (len(shape) == 2 or shape[2:] in ((3,), (4,))) and 0 not in shape:
         return _picture(Image.fromarray(example))
-    key = f"array:{hashlib.blake2b(example.tobytes(), digest_size=16).hexdigest()}"
     expected = "expected uint8 [H, W], [H, W, 3] or [H, W, 4]"
-    return Failure(
-        image_id=key,
-        uri=key,
-        stage=Stage.DECODE,
-        reason=Reason.NOT_AN_IMAGE,
-        message=f"an array of {example.dtype} {list(shape)}, {expected}",
-    )
+    return _failure("array", Reason.NOT_AN_IMAGE, f"an array of {example.dtype} {list(shape)}, {expected}")
+
+
+def _failure(name: str, reason: Reason, message: str) -> Failure:
+    return Failure(image_id=name, uri=name, stage=Stage.DECODE, reason=reason, message=message)
 
 
 def _picture(image: Image.Image) -> ImageRef | Failure:
     """A picture in memory, as an uncompressed TIFF: it goes the way of all others, with the same rules."""
-    orientation = image.getexif().get(_EXIF_ORIENTATION)
-    exif = Image.Exif()
-    if orientation:
-        exif[_EXIF_ORIENTATION] = orientation
-    buffer = io.BytesIO()
+    exif, buffer = Image.Exif(), io.BytesIO()
     try:
+        if orientation := image.getexif().get(_EXIF_ORIENTATION):
+            exif[_EXIF_ORIENTATION] = orientation
         image.save(buffer, "TIFF", exif=exif, compression=None)
     except Exception as error:  # noqa: BLE001  a lazily opened picture fails here for any reason
-        return Failure(
-            image_id="picture",
-            uri="picture",
-            stage=Stage.DECODE,
-            reason=Reason.DECODE_ERROR,
-            message=f"{type(error).__name__}: a {image.mode} picture of {image.width} x {image.height}",
-        )
+        told = f"{type(error).__name__}: a {image.mode} picture of {image.width} x {image.height}"
+        return _failure("picture", Reason.DECODE_ERROR, told)
     return _payload("array", buffer.getvalue())
 
 

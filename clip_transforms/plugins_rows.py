@@ -82,9 +82,11 @@ class LabelRow(NamedTuple):
     encoder: str
 
 
-def image_row(ref: ImageRef) -> ImageRow:
-    """The row of a reference."""
-    return ImageRow(*(getattr(ref, name) for name in ImageRow._fields))
+def image_rows(image: ImageRef | Failure) -> list[ImageRow]:
+    """The row of a reference; nothing for a failure."""
+    if isinstance(image, Failure):
+        return []
+    return [ImageRow(*(getattr(image, name) for name in ImageRow._fields))]
 
 
 def image_of(row: Any, column: str, id_column: Optional[str]) -> ImageRef | str | tuple[str, Any]:
@@ -105,9 +107,9 @@ def image_of(row: Any, column: str, id_column: Optional[str]) -> ImageRef | str 
     return str(value or "")
 
 
-def failure_row(failure: Failure) -> FailureRow:
-    """The row of a failure."""
-    return FailureRow(**as_row(failure))
+def failure_rows(image: ImageRef | Failure) -> list[FailureRow]:
+    """The row of a failure; nothing for a reference."""
+    return [FailureRow(**as_row(image))] if isinstance(image, Failure) else []
 
 
 def embedding_row(image: EmbeddedImage) -> EmbeddingRow:

@@ -4,6 +4,7 @@ A pipeline names them as a provider (`apache-beam[yaml]` must be installed):
 
     providers:
       - type: python
+        config: {}
         transforms:
           ReadImages: clip_transforms.plugins.YamlReadImages
           EmbedImages: clip_transforms.plugins.YamlEmbedImages
@@ -22,7 +23,7 @@ from typing import Any, Optional
 
 import apache_beam as beam
 
-from clip_transforms.elements import Failure, ImageRef, RequestError
+from clip_transforms.elements import RequestError
 from clip_transforms.encoders import EncoderSpec
 from clip_transforms.engine import EngineOptions
 from clip_transforms.fetch import FetchOptions
@@ -34,9 +35,9 @@ from clip_transforms.plugins_rows import (
     LabelRow,
     embedded_of,
     embedding_row,
-    failure_row,
+    failure_rows,
     image_of,
-    image_row,
+    image_rows,
     label_row,
 )
 from clip_transforms.public_encoders import DEFAULT_ENCODER
@@ -72,10 +73,9 @@ class YamlReadImages(beam.PTransform[Any, Any]):
     def expand(self, root: Any) -> Any:
         """ImageRows, and FailureRows."""
         images = root | "ReadImages" >> self._read
-        refs = images | "Found" >> beam.Filter(lambda image: isinstance(image, ImageRef))
-        failures = images | "NotFound" >> beam.Filter(lambda image: isinstance(image, Failure))
-        rows = refs | "ToRows" >> beam.Map(image_row).with_output_types(ImageRow)
-        return {"good": rows, self._failures: failures | "Failures" >> _to_failure_rows()}
+        rows = images | "ToRows" >> beam.FlatMap(image_rows).with_output_types(ImageRow)
+        failures = images | "Failures" >> beam.FlatMap(failure_rows).with_output_types(FailureRow)
+        return {"good": rows, self._failures: failures}
 
 
 class YamlEmbedImages(beam.PTransform[Any, Any]):
@@ -131,7 +131,7 @@ class YamlEmbedImages(beam.PTransform[Any, Any]):
         embedded, failures = images | "EmbedImages" >> self._embed
         return {
             "good": embedded | "ToRows" >> beam.Map(embedding_row).with_output_types(EmbeddingRow),
-            self._failures: failures | "Failures" >> _to_failure_rows(),
+            self._failures: failures | "Failures" >> beam.FlatMap(failure_rows).with_output_types(FailureRow),
         }
 
 
@@ -190,7 +190,3 @@ def _error_output(error_handling: Mapping[str, str]) -> str:
     if not output or set(error_handling) != {"output"}:
         raise RequestError(f"error_handling is {dict(error_handling)}, expected {{output: NAME}}")
     return output
-
-
-def _to_failure_rows() -> Any:
-    return beam.Map(failure_row).with_output_types(FailureRow)

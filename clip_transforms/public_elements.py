@@ -93,22 +93,22 @@ class ScoredPair:
 def as_image(element: object) -> ImageRef | Failure:
     """What an element of a pipeline asks to be embedded; a Failure stays one.
 
-    An ImageRef; a url or path; a (key, bytes) or (key, url) tuple, whose key becomes the image_id. A url
-    that is none is a Failure, as data is. Raises RequestError for any other type.
+    An ImageRef; a url or path; a (key, bytes) or (key, url) tuple, whose key becomes the image_id. What is no
+    url, or None in its place, is bad data: a Failure. Raises RequestError for any other type.
 
     >>> as_image(("a7", b"...")).image_id, as_image("s3a://b/a.jpg").uri, as_image("").reason.value
     ('a7', 's3://b/a.jpg', 'bad_name')
     """
     if isinstance(element, (ImageRef, Failure)):
         return element
-    if isinstance(element, str):
-        return _of_url(element, None)
+    if isinstance(element, str) or element is None:
+        return _of_url(element or "", None)
     if isinstance(element, tuple) and len(element) == 2 and isinstance(element[0], str):
         key, value = element
         if isinstance(value, bytes):
             return ImageRef(image_id=key, uri=key, url="", payload=value)
-        if isinstance(value, str):
-            return _of_url(value, key)
+        if isinstance(value, str) or value is None:
+            return _of_url(value or "", key)
     found = type(element).__name__
     if isinstance(element, tuple):
         found = f"({', '.join(type(part).__name__ for part in element)})"

@@ -21,6 +21,7 @@ _DATA = re.compile(
     r"run\.json|report\.html|duplicates\.parquet|runs/[^/]+\.json"
     r"|(?:embeddings|failures|pairs|reviews)/part-[^/]+\.parquet|pairs/[^/]+\.npy"
     rf"|labels/{_TAG}/part-[^/]+\.parquet"
+    r"|evaluation/[^/]+\.(?:json|html|svg)"
     rf"|text/{_TAG}[^/]*|calibration/{_TAG}\.json|probes/{_TAG}/.+"
 )
 _COMMITS = re.compile(r"commits/[^/]+/[0-9a-f]{8}-[^/]+\.json")

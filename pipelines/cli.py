@@ -11,7 +11,7 @@ COMMANDS = {
     "label": ("pipelines.label", "embed images and label them with prompt sets"),
     "embed": ("pipelines.embed", "embed images, without labels"),
     "evaluate": (
-        "pipelines.evaluate_command",
+        "pipelines.evaluate",
         "hold labels against known truths, few-shot probes against zero-shot",
     ),
     "status": ("pipelines.status", "counts of a run recomputed from its commits, what is left, what failed"),

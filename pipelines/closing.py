@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,8 @@ def run_graph(
     """Run the Beam graph, with progress where it runs in this process; the content of run.json."""
     from pipelines.running import execute
 
+    # Images a second are those of the graph: not of the pre-flight, nor of the listing.
+    config = replace(config, started_at=datetime.datetime.now(datetime.timezone.utc).isoformat())
     show = partial(_progress, job, config, extensions)
     names = tuple(extension.name for extension in extensions)
     return execute(config, extensions=names, options=options, progress=show)
@@ -46,12 +50,12 @@ def close(job: Job, summary: Mapping[str, Any], *, command: str) -> int:
     job.store.write(f"runs/{job.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
     report = write_run_report(job.store, summary)
     if not job.asked("quiet"):
-        print_summary(_table(job, summary, report), file=sys.stdout)
+        print_summary(_table(job, summary, report, command=command), file=sys.stdout)
     check_contract(summary, max_failure_rate=failure_rate(job))
     return Exit.DONE
 
 
-def _table(job: Job, summary: Mapping[str, Any], report: str) -> Summary:
+def _table(job: Job, summary: Mapping[str, Any], report: str, *, command: str) -> Summary:
     """What the closing table says; the next command is the one that most people type."""
     other = summary.get("from_run")
     source = Store(str(other), job.store.storage_options) if other else job.store
@@ -64,7 +68,7 @@ def _table(job: Job, summary: Mapping[str, Any], report: str) -> Summary:
         sets=read_set_counts(job.store, sets=[item.tag for item in job.label_sets]) if job.label_sets else (),
         failures=() if other else read_failure_examples(source),
         report=report,
-        next_command=None if other else following,
+        next_command=None if other or command == "evaluate" else following,
     )
 
 

@@ -80,9 +80,10 @@ def evaluate(
         return code
     try:
         _evaluate(_stored_args(args, args.output), job.store, request, show, embedded_by=shared)
-    except RequestError:
+    except RequestError as error:
         if problem is None:
             raise
+        _say(f"not evaluated: {error}")
     if problem is not None:
         raise problem
     return Exit.DONE

@@ -80,7 +80,7 @@ def check_request(args: argparse.Namespace, *, labels: bool) -> Job:
             f"{store.root} holds labels of {going_on[0].config['from_run']} alone: "
             f"go on with `beamclip label --from-run {going_on[0].config['from_run']} --output {store.root} --resume`"
         )
-    given = vars(args)
+    given = dict(vars(args))
     private: tuple[str, ...] = ()
     if "input" in given:
         private = tuple(expand_inputs(given["input"]))
@@ -145,9 +145,7 @@ def _with_precision(identity: Identity, given: str | None, *, device: str, fixed
     return replace(identity, precision=resolve_precision(given or "auto", device=device))
 
 
-def source_options(
-    identity: Identity, inputs: Sequence[str], options: Mapping[str, object]
-) -> SourceOptions:
+def source_options(identity: Identity, inputs: Sequence[str], options: Mapping[str, object]) -> SourceOptions:
     """How a run reads its inputs; urls among them that hold credentials travel with the job only."""
     sources = SourceOptions(
         format=identity.format,

@@ -75,6 +75,11 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+    def handle_expect_100(self) -> bool:
+        go_on = super().handle_expect_100()
+        self.wfile.flush()  # the client waits for it with the body
+        return go_on
+
     def do_GET(self) -> None:
         body = self._body()
         fault = self.server.next_fault(f"{self.command} {self.path}")

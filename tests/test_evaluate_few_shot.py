@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from clip_transforms.elements import RequestError
 from clip_transforms.evaluation_plots import alone, few_shot_svg
-from clip_transforms.evaluation_probe import fit_probe
+from clip_transforms.evaluation_probe import fit_probe, require_scikit_learn
 from clip_transforms.evaluation_shots import FewShot, equal_shots, few_shot
 from clip_transforms.evaluation_split import Gathered, ShotOptions, Split, draw_shots, split_rows
 from clip_transforms.evaluation_text import few_shot_notes
@@ -181,3 +182,15 @@ def test_the_plot_holds_each_point_and_is_a_file_of_its_own() -> None:
     assert drawn.count("<circle") == 5
     assert "&lt;pets&gt;" in drawn and "<pets>" not in drawn
     assert "var(" in drawn and "var(" not in alone(drawn)
+
+
+def test_without_scikit_learn_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_scikit_learn()
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(RequestError, match=r"pip install 'beamclip\[evaluate\]'"):
+        require_scikit_learn()
+
+
+def test_many_classes_with_one_image_each_warn_of_nothing() -> None:
+    vectors, _ = noisy(40, 40, seed=8)
+    assert len(fit_probe(vectors, np.arange(40, dtype=np.int32)).weights) == 40

@@ -177,7 +177,7 @@ def test_a_hierarchy_is_judged_at_the_leaf_and_at_the_answer() -> None:
     assert judge.counts.groups == 1
 
 
-def test_reliability_bins_are_open_below_and_closed_above() -> None:
+def test_confidences_of_nought_and_one_are_in_the_end_bins() -> None:
     held = Reliability()
     held.add(np.float32([0.0, 1.0, 0.5, 1 / 3]), np.array([False, True, True, False]))
     counts = [one.images for one in held.bins()]

@@ -16,7 +16,12 @@ SOURCES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.
 #: Where torch may be imported at all.
 TORCH = ("clip_transforms/encoders/", "clip_transforms/training/", "pipelines/train.py")
 #: Where Beam may be.
-BEAM = ("clip_transforms/transforms.py", "clip_transforms/plugins.py", "pipelines/")
+BEAM = (
+    "clip_transforms/transforms.py",
+    *(f"clip_transforms/public_{name}.py" for name in ("transforms", "dofns", "metrics")),
+    "clip_transforms/plugins",
+    "pipelines/",
+)
 
 
 def imports(path: Path) -> Iterator[str]:

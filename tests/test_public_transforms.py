@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import subprocess
 import sys
@@ -43,7 +44,7 @@ from clip_transforms.sources import SourceOptions
 from clip_transforms.text_features import text_features
 from tests import beam_kit
 from tests.broken_images import broken_files, good_files
-from tests.helpers import image_bytes, make_image, write_images
+from tests.helpers import image_bytes, write_images
 from tests.models_kit import save_model
 
 SMALL = EngineOptions(batch_size=4, fetch_threads=3, decode_threads=2)
@@ -92,7 +93,7 @@ def test_every_kind_of_input_is_read_and_embedded(images: Path, tmp_path: Path) 
         for name, content in {"a.jpg": data, "a.txt": b"a caption"}.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
-            tar.addfile(member, __import__("io").BytesIO(content))
+            tar.addfile(member, io.BytesIO(content))
     (tmp_path / "list.csv").write_text(f"uri,id\n{images}/image00003.jpg,three\n{images}/none.jpg,none\n")
     encoder = fake("kinds")
     inputs = [str(images), str(tmp_path / "shard.tar"), str(tmp_path / "list.csv")]
@@ -590,9 +591,6 @@ def test_images_keep_what_is_known_of_them(tmp_path: Path) -> None:
         carry=(7,),
     )
     (image,) = embed([ref], fake("known"))["embedded"]
-    assert (image.image_id, image.uri, image.caption, image.extra, image.carry) == (
-        *("own", "shown", "a caption", '{"a":1}'),
-        (7,),
-    )
+    assert (image.image_id, image.uri) == ("own", "shown")
+    assert (image.caption, image.extra, image.carry) == ("a caption", '{"a":1}', (7,))
     assert (image.width, image.height, image.format, len(image.sha256)) == (64, 32, "JPEG", 64)
-    assert make_image(0, (64, 32)).size == (64, 32)
