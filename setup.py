@@ -8,8 +8,11 @@ PACKAGES = [
     "schemas",
     "clip_transforms",
     "clip_transforms.encoders",
+    "clip_transforms.engine",
+    "clip_transforms.evaluation",
     "clip_transforms.review",
     "clip_transforms.sources",
+    "clip_transforms.training",
     "pipelines",
 ]
 

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from clip_transforms.evaluation_text import Table, notes, tables, verdicts
+from clip_transforms.evaluation.text import Table, notes, tables, verdicts
 from pipelines.evaluating import Evaluated, evaluate
 from pipelines.launch import configure_logging, guarded, parse
 from pipelines.options import build_parser

@@ -13,13 +13,13 @@ from typing import Any
 from clip_transforms.accounting import summarise, versions
 from clip_transforms.elements import ContractError, RequestError
 from clip_transforms.encoders import Encoder
-from clip_transforms.evaluation_judges import Subject, TextModel
-from clip_transforms.evaluation_page import render_page
-from clip_transforms.evaluation_plots import alone, few_shot_svg, reliability_svg
-from clip_transforms.evaluation_run import SetEvaluation, evaluate_stored
-from clip_transforms.evaluation_stored import StoredEmbeddings
-from clip_transforms.evaluation_text import notes, to_json, verdicts
-from clip_transforms.evaluation_truth import TruthSource
+from clip_transforms.evaluation.judges import Subject, TextModel
+from clip_transforms.evaluation.page import render_page
+from clip_transforms.evaluation.plots import alone, few_shot_svg, reliability_svg
+from clip_transforms.evaluation.run import SetEvaluation, evaluate_stored
+from clip_transforms.evaluation.stored import StoredEmbeddings
+from clip_transforms.evaluation.text import notes, to_json, verdicts
+from clip_transforms.evaluation.truth import TruthSource
 from clip_transforms.labelsets import LabelSet
 from clip_transforms.storage import Store
 from clip_transforms.text_features import (

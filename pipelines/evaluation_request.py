@@ -12,11 +12,11 @@ from typing import Any
 import fsspec
 
 from clip_transforms.elements import Failure, RequestError, UnitKind
-from clip_transforms.evaluation_compare import Rival, rival_of
-from clip_transforms.evaluation_judges import EvaluationOptions, truth_map
-from clip_transforms.evaluation_probe import require_scikit_learn
-from clip_transforms.evaluation_split import ShotOptions
-from clip_transforms.evaluation_truth import (
+from clip_transforms.evaluation.compare import Rival, rival_of
+from clip_transforms.evaluation.judges import EvaluationOptions, truth_map
+from clip_transforms.evaluation.probe import require_scikit_learn
+from clip_transforms.evaluation.split import ShotOptions
+from clip_transforms.evaluation.truth import (
     FOLDER,
     Truth,
     TruthCounts,

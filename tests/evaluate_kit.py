@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clip_transforms.evaluation_judges import EvaluationOptions, SingleJudge, Subject, TextModel
-from clip_transforms.evaluation_stored import EmbeddedRows
+from clip_transforms.evaluation.judges import EvaluationOptions, SingleJudge, Subject, TextModel
+from clip_transforms.evaluation.stored import EmbeddedRows
 from clip_transforms.prompts import Label, PromptSet
 from clip_transforms.text_features import TextFeatures
 

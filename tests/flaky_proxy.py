@@ -24,7 +24,13 @@ from tests.servers import Server
 
 Fault = int | str | None
 _HOPS = {"connection", "transfer-encoding", "content-length", "keep-alive"}
-_S3_CODES = {403: "AccessDenied", 404: "NoSuchKey", 429: "TooManyRequests", 500: "InternalError", 503: "SlowDown"}
+_S3_CODES = {
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "SlowDown",
+}
 
 
 class FlakyProxy(ThreadingHTTPServer):
@@ -116,8 +122,12 @@ class _Handler(BaseHTTPRequestHandler):
         return [("Content-Type", "application/json")], json.dumps(error).encode()
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = http.client.HTTPConnection(self.server.behind.endpoint.removeprefix("http://"), timeout=30)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOPS | {"expect"}}
+        connection = http.client.HTTPConnection(
+            self.server.behind.endpoint.removeprefix("http://"), timeout=30
+        )
+        headers = {
+            name: value for name, value in self.headers.items() if name.lower() not in _HOPS | {"expect"}
+        }
         with contextlib.closing(connection):
             connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
             response = connection.getresponse()

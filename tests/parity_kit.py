@@ -36,7 +36,19 @@ def differences(kind: str, work: Path) -> Differences:
         (folder / f"{number:02d}.png").write_bytes(picture.data)
     weights, config = save_model(work, kind)
     model_options = ("--weights", weights, "--model-config", config, "--precision", "fp32", "--device", "cpu")
-    asked = ("label", "--input", folder, "--prompts", PROMPTS, "--no-draft", "--top-k", 99, "--quiet", "--output", run)
+    asked = (
+        "label",
+        "--input",
+        folder,
+        "--prompts",
+        PROMPTS,
+        "--no-draft",
+        "--top-k",
+        99,
+        "--quiet",
+        "--output",
+        run,
+    )
     if beamclip(*asked, *model_options):
         raise RuntimeError("the run failed")
     embedded = {int(Path(row["uri"]).stem): row["embedding"] for row in rows(run, "embeddings")}

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from clip_transforms import engine_stages, units
+from clip_transforms import units
 from clip_transforms.elements import ImageError, Reason, Stage
+from clip_transforms.engine import stages as engine_stages
 from clip_transforms.live import live_parts
 from clip_transforms.plan import iter_units, read_extensions
 from clip_transforms.sink import Part
@@ -171,7 +172,18 @@ def test_an_overwrite_that_dies_can_be_run_again(
     options = ("label", "--input", images, "--prompts", "photo-kind", "--encoder", "fake", "--quiet")
     monkeypatch.setenv("FAULTY_COUNTER", str(tmp_path / "counter"))
     monkeypatch.setenv("FAULTY_OPERATIONS", "delete")
-    first = ("label", "--input", images, "--prompts", "everyday", "--encoder", "fake", "--quiet", "--unit-size", 5)
+    first = (
+        "label",
+        "--input",
+        images,
+        "--prompts",
+        "everyday",
+        "--encoder",
+        "fake",
+        "--quiet",
+        "--unit-size",
+        5,
+    )
     assert beamclip(*first, "--output", f"faulty://{run}") == 0
     (tmp_path / "counter").unlink()
     monkeypatch.setenv("FAULTY_MATCH", "/run/")

@@ -33,7 +33,9 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_every_flag_of_the_readme_exists() -> None:
-    known = {flag for action in build_parser("label", "", labels=True)._actions for flag in action.option_strings}
+    known = {
+        flag for action in build_parser("label", "", labels=True)._actions for flag in action.option_strings
+    }
     others = {"--setup_file", "--help"}
     told = set(re.findall(r"(?<![\w-])--[a-z][a-z-_]+", README))
     helps = "".join(_help(name) for name in cli.COMMANDS)

@@ -28,7 +28,6 @@ from engine_kit import (
 )
 from helpers import image_bytes, make_image
 
-from clip_transforms import engine_stages
 from clip_transforms.elements import ImageError, ImageRef, Reason, RequestError, Stage
 from clip_transforms.encoders import EncoderSpec, FakeEncoder, Float32, UInt8
 from clip_transforms.encoders.fake import FakeOptions
@@ -41,6 +40,7 @@ from clip_transforms.engine import (
     Progress,
     engine_for,
 )
+from clip_transforms.engine import stages as engine_stages
 from clip_transforms.images import decode_to_pixels
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from engine_kit import WAIT_S, fake
 
-from clip_transforms import engine_batches
 from clip_transforms.encoders import FakeEncoder, Float32, UInt8
-from clip_transforms.engine_batches import Batcher
-from clip_transforms.engine_budget import Budget
-from clip_transforms.engine_encode import BatchEncoder
-from clip_transforms.engine_source import SizeGuess
-from clip_transforms.engine_units import Spread
+from clip_transforms.engine import batches as engine_batches
+from clip_transforms.engine.batches import Batcher
+from clip_transforms.engine.budget import Budget
+from clip_transforms.engine.encode import BatchEncoder
+from clip_transforms.engine.source import SizeGuess
+from clip_transforms.engine.units import Spread
 
 
 def pixels(value: int) -> UInt8:

@@ -27,8 +27,8 @@ from helpers import image_bytes, make_image
 
 from clip_transforms.elements import ImageRef, Reason, RequestError, Stage
 from clip_transforms.engine import EncodedBatch, Engine
-from clip_transforms.engine_process import DecodeProcessError
-from clip_transforms.engine_processes import ProcessStages
+from clip_transforms.engine.process import DecodeProcessError
+from clip_transforms.engine.processes import ProcessStages
 from clip_transforms.fetch import FetchOptions
 
 #: Runs in each decode process before anything else: stores whose reading ends or holds the process.

@@ -10,11 +10,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from clip_transforms.elements import RequestError
-from clip_transforms.evaluation_plots import alone, few_shot_svg
-from clip_transforms.evaluation_probe import fit_probe, require_scikit_learn
-from clip_transforms.evaluation_shots import FewShot, equal_shots, few_shot
-from clip_transforms.evaluation_split import Gathered, ShotOptions, Split, draw_shots, split_rows
-from clip_transforms.evaluation_text import few_shot_notes
+from clip_transforms.evaluation.plots import alone, few_shot_svg
+from clip_transforms.evaluation.probe import fit_probe, require_scikit_learn
+from clip_transforms.evaluation.shots import FewShot, equal_shots, few_shot
+from clip_transforms.evaluation.split import Gathered, ShotOptions, Split, draw_shots, split_rows
+from clip_transforms.evaluation.text import few_shot_notes
 from tests.evaluate_kit import MODEL, axes, noisy, prompt_set, unit
 
 SHOTS = ShotOptions(shots=(1, 2, 4, 8, 16), draws=3)

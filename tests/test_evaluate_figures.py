@@ -10,9 +10,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from clip_transforms.evaluation_compare import rival_of, sentence
-from clip_transforms.evaluation_judges import EvaluationOptions, SingleJudge, Subject
-from clip_transforms.evaluation_metrics import BINS, Reliability, paired, share, wilson
+from clip_transforms.evaluation.compare import rival_of, sentence
+from clip_transforms.evaluation.judges import EvaluationOptions, SingleJudge, Subject
+from clip_transforms.evaluation.metrics import BINS, Reliability, paired, share, wilson
 from clip_transforms.prompts import Label, PromptSet
 from tests.evaluate_kit import MODEL, axes, judged, noisy, prompt_set, rows_of, unit
 

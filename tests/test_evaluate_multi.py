@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from clip_transforms import evaluation_multi
-from clip_transforms.evaluation_judges import EvaluationOptions, MultiJudge, Subject
-from clip_transforms.evaluation_multi import MultiFigures, Ranking, affordable
+from clip_transforms.evaluation import multi as evaluation_multi
+from clip_transforms.evaluation.judges import EvaluationOptions, MultiJudge, Subject
+from clip_transforms.evaluation.multi import MultiFigures, Ranking, affordable
 from clip_transforms.scoring import score
 from tests.evaluate_kit import MODEL, axes, prompt_set, rows_of, unit
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from clip_transforms.elements import RequestError
-from clip_transforms.evaluation_compare import rival_of
-from clip_transforms.evaluation_truth import (
+from clip_transforms.evaluation.compare import rival_of
+from clip_transforms.evaluation.truth import (
     MISSING,
     UNKNOWN,
     TruthCounts,

@@ -14,7 +14,9 @@ from tests.runs import planned
 
 
 def run(images: Path, output: Path, *more: object) -> beam.runners.runner.PipelineResult:
-    config = planned("--input", images, "--output", output, "--encoder", "fake", "--prompts", "everyday", *more)
+    config = planned(
+        "--input", images, "--output", output, "--encoder", "fake", "--prompts", "everyday", *more
+    )
     pipeline = beam.Pipeline(runner=FnApiRunner())
     _ = pipeline | RunUnits(config=config, extensions=("0000",))
     result = pipeline.run()
@@ -49,7 +51,9 @@ def test_distributions_tell_bytes_and_times_of_every_image(images: Path, tmp_pat
 
 
 def test_steps_are_labelled(images: Path, tmp_path: Path) -> None:
-    config = planned("--input", images, "--output", tmp_path / "run", "--encoder", "fake", "--prompts", "everyday")
+    config = planned(
+        "--input", images, "--output", tmp_path / "run", "--encoder", "fake", "--prompts", "everyday"
+    )
     pipeline = beam.Pipeline(runner=FnApiRunner())
     _ = pipeline | RunUnits(config=config, extensions=("0000",))
     names: list[str] = []

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clip_transforms.elements import RequestError
-from clip_transforms.evaluation_metrics import Bool, Int64
+from clip_transforms.evaluation.metrics import Bool, Int64
 from clip_transforms.probabilities import Int32
 
 Keys = npt.NDArray[np.uint64]

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from clip_transforms.elements import Failure, ImageError, ImageInfo, ImageRef, Reason, RequestError, Stage
 from clip_transforms.encoders.base import Preprocess, UInt8
-from clip_transforms.engine_encode import describe
-from clip_transforms.engine_units import Task
+from clip_transforms.engine.encode import describe
+from clip_transforms.engine.units import Task
 from clip_transforms.fetch import FetchOptions, fetch
 from clip_transforms.images import DecodeOptions, decode_to_pixels
 

@@ -10,8 +10,8 @@ from dataclasses import fields, is_dataclass
 
 from clip_transforms import encoders
 from clip_transforms.encoders.base import EncoderSpec
-from clip_transforms.engine_core import Engine
-from clip_transforms.engine_options import EngineOptions
+from clip_transforms.engine.core import Engine
+from clip_transforms.engine.options import EngineOptions
 
 _lock = threading.Lock()
 _engines: dict[Hashable, Engine] = {}

@@ -10,11 +10,11 @@ from queue import SimpleQueue
 
 from clip_transforms.elements import Failure, Reason, RequestError, Stage
 from clip_transforms.encoders.base import Preprocess
-from clip_transforms.engine_child import DECODING, FETCHING, Reply, Setup
-from clip_transforms.engine_options import EngineOptions
-from clip_transforms.engine_process import DecodeProcess, DecodeProcessError
-from clip_transforms.engine_stages import Outlet, Stages, ThreadStages, guarded, start_thread
-from clip_transforms.engine_units import Task
+from clip_transforms.engine.child import DECODING, FETCHING, Reply, Setup
+from clip_transforms.engine.options import EngineOptions
+from clip_transforms.engine.process import DecodeProcess, DecodeProcessError
+from clip_transforms.engine.stages import Outlet, Stages, ThreadStages, guarded, start_thread
+from clip_transforms.engine.units import Task
 
 _logger = logging.getLogger(__name__)
 _STARTS = 3  # a process that does not come up is tried so often

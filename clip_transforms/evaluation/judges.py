@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from clip_transforms.encoders.base import Family
-from clip_transforms.evaluation_compare import Comparison, PairedTally, Rival
-from clip_transforms.evaluation_metrics import Bool, Int64, Reliability
-from clip_transforms.evaluation_multi import MultiFigures, MultiTally, ScoreTable
-from clip_transforms.evaluation_shots import FewShot, few_shot
-from clip_transforms.evaluation_single import TOP, SingleFigures, SingleTally
-from clip_transforms.evaluation_split import Gathered, ShotOptions, split_rows
-from clip_transforms.evaluation_stored import EmbeddedRows, StoredEmbeddings
-from clip_transforms.evaluation_truth import TruthCounts, TruthMap
+from clip_transforms.evaluation.compare import Comparison, PairedTally, Rival
+from clip_transforms.evaluation.metrics import Bool, Int64, Reliability
+from clip_transforms.evaluation.multi import MultiFigures, MultiTally, ScoreTable
+from clip_transforms.evaluation.shots import FewShot, few_shot
+from clip_transforms.evaluation.single import TOP, SingleFigures, SingleTally
+from clip_transforms.evaluation.split import Gathered, ShotOptions, split_rows
+from clip_transforms.evaluation.stored import EmbeddedRows, StoredEmbeddings
+from clip_transforms.evaluation.truth import TruthCounts, TruthMap
 from clip_transforms.probabilities import Float32, Int32
 from clip_transforms.prompts import PromptSet
 from clip_transforms.score_rules import score_rules

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from clip_transforms.commits import EMBEDDINGS, FAILURES
 from clip_transforms.elements import Reason, RequestError
-from clip_transforms.evaluation_split import Keys
-from clip_transforms.evaluation_truth import FOLDER, Truth, TruthSource, folder_of
+from clip_transforms.evaluation.split import Keys
+from clip_transforms.evaluation.truth import FOLDER, Truth, TruthSource, folder_of
 from clip_transforms.live import live_parts
 from clip_transforms.probabilities import Float32
 from clip_transforms.storage import Store

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from clip_transforms.elements import Failure, ImageRef
-from clip_transforms.engine_batches import Batcher
-from clip_transforms.engine_budget import Budget
-from clip_transforms.engine_stages import Stages
-from clip_transforms.engine_units import Task, Unit
+from clip_transforms.engine.batches import Batcher
+from clip_transforms.engine.budget import Budget
+from clip_transforms.engine.stages import Stages
+from clip_transforms.engine.units import Task, Unit
 
 
 class SizeGuess:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clip_transforms.evaluation_metrics import Figure, Int64, Interval, mean_defined, ratio, resampled, wilson
+from clip_transforms.evaluation.metrics import Figure, Int64, Interval, mean_defined, ratio, resampled, wilson
 from clip_transforms.probabilities import Float64
 
 _MATRIX = 60  # classes up to which the whole matrix is given

@@ -16,14 +16,14 @@ from functools import partial
 
 from clip_transforms.elements import BeamclipError, Failure, ImageRef, Reason, Stage
 from clip_transforms.encoders.base import Encoder, Float32, UInt8
-from clip_transforms.engine_batches import Batch, Batcher
-from clip_transforms.engine_budget import Budget
-from clip_transforms.engine_encode import BatchEncoder, Encoded, EncoderBroken, SharedEncoder, describe
-from clip_transforms.engine_options import EngineOptions
-from clip_transforms.engine_processes import make_stages
-from clip_transforms.engine_source import Admission, SizeGuess
-from clip_transforms.engine_stages import start_thread
-from clip_transforms.engine_units import EncodedBatch, EngineStats, Task, Unit, UnitSink
+from clip_transforms.engine.batches import Batch, Batcher
+from clip_transforms.engine.budget import Budget
+from clip_transforms.engine.encode import BatchEncoder, Encoded, EncoderBroken, SharedEncoder, describe
+from clip_transforms.engine.options import EngineOptions
+from clip_transforms.engine.processes import make_stages
+from clip_transforms.engine.source import Admission, SizeGuess
+from clip_transforms.engine.stages import start_thread
+from clip_transforms.engine.units import EncodedBatch, EngineStats, Task, Unit, UnitSink
 
 _logger = logging.getLogger(__name__)
 _CLOSE_S = 60.0  # a batch on a slow CPU may end: a thread that the interpreter kills inside torch aborts

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clip_transforms.elements import RequestError
-from clip_transforms.evaluation_metrics import Figure, Int64, Interval, share
-from clip_transforms.evaluation_probe import Probe, fit_probe
-from clip_transforms.evaluation_split import ShotOptions, Split, draw_shots
+from clip_transforms.evaluation.metrics import Figure, Int64, Interval, share
+from clip_transforms.evaluation.probe import Probe, fit_probe
+from clip_transforms.evaluation.split import ShotOptions, Split, draw_shots
 from clip_transforms.probabilities import Float32
 
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-from clip_transforms.evaluation_compare import Comparison, texts_a_class
-from clip_transforms.evaluation_judges import EvaluationOptions, MultiJudge, SingleJudge, Subject, TextModel
-from clip_transforms.evaluation_multi import MultiFigures
-from clip_transforms.evaluation_shots import FewShot
-from clip_transforms.evaluation_single import SingleFigures
-from clip_transforms.evaluation_stored import StoredEmbeddings
-from clip_transforms.evaluation_truth import TruthCounts, TruthMap, nothing_matches
+from clip_transforms.evaluation.compare import Comparison, texts_a_class
+from clip_transforms.evaluation.judges import EvaluationOptions, MultiJudge, SingleJudge, Subject, TextModel
+from clip_transforms.evaluation.multi import MultiFigures
+from clip_transforms.evaluation.shots import FewShot
+from clip_transforms.evaluation.single import SingleFigures
+from clip_transforms.evaluation.stored import StoredEmbeddings
+from clip_transforms.evaluation.truth import TruthCounts, TruthMap, nothing_matches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from clip_transforms.evaluation_metrics import Bin
-from clip_transforms.evaluation_shots import FewShot
+from clip_transforms.evaluation.metrics import Bin
+from clip_transforms.evaluation.shots import FewShot
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 34, 46
 #: The colours of a page's theme, each with what a file of its own shows.

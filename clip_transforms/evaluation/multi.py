@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clip_transforms.evaluation_confusion import ClassFigures, class_figures
-from clip_transforms.evaluation_metrics import (
+from clip_transforms.evaluation.confusion import ClassFigures, class_figures
+from clip_transforms.evaluation.metrics import (
     Bool,
     Figure,
     Int64,
@@ -20,7 +20,7 @@ from clip_transforms.evaluation_metrics import (
     ratio,
     share,
 )
-from clip_transforms.evaluation_split import Keys
+from clip_transforms.evaluation.split import Keys
 from clip_transforms.probabilities import Float32, Float64
 from clip_transforms.scoring import Scored
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from clip_transforms.evaluation_compare import sentence
-from clip_transforms.evaluation_confusion import ClassFigures
-from clip_transforms.evaluation_metrics import Figure, Interval, Reliability
-from clip_transforms.evaluation_run import SetEvaluation
-from clip_transforms.evaluation_shots import FewShot
-from clip_transforms.evaluation_single import SingleFigures
+from clip_transforms.evaluation.compare import sentence
+from clip_transforms.evaluation.confusion import ClassFigures
+from clip_transforms.evaluation.metrics import Figure, Interval, Reliability
+from clip_transforms.evaluation.run import SetEvaluation
+from clip_transforms.evaluation.shots import FewShot
+from clip_transforms.evaluation.single import SingleFigures
 
 _MOST_ROWS = 40  # classes in the printed table; the JSON and the report hold all
 _MOST_PAIRS = 10

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from clip_transforms.elements import RequestError
-from clip_transforms.evaluation_metrics import Bool, Int64
+from clip_transforms.evaluation.metrics import Bool, Int64
 from clip_transforms.probabilities import Float32, Float64, Int32
 
 #: C of scikit-learn's LogisticRegression, the inverse of the L2 penalty: decades around what unit vectors need

@@ -10,10 +10,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from clip_transforms.evaluation_plots import few_shot_svg, reliability_svg
-from clip_transforms.evaluation_run import SetEvaluation
-from clip_transforms.evaluation_single import SingleFigures
-from clip_transforms.evaluation_text import (
+from clip_transforms.evaluation.plots import few_shot_svg, reliability_svg
+from clip_transforms.evaluation.run import SetEvaluation
+from clip_transforms.evaluation.single import SingleFigures
+from clip_transforms.evaluation.text import (
     Table,
     class_table,
     confused_table,

@@ -14,14 +14,14 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 from clip_transforms.elements import BeamclipError
-from clip_transforms.engine_child import Request, Setup, SharedSlots
-from clip_transforms.engine_units import Task
+from clip_transforms.engine.child import Request, Setup, SharedSlots
+from clip_transforms.engine.units import Task
 
 #: Neither multiprocessing's spawn (which imports the parent's __main__: not possible from standard input, a
 #: notebook or a Beam worker) nor `-m` (whose sys.path may lack what the parent's has).
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
-    "from clip_transforms.engine_child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+    "from clip_transforms.engine.child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clip_transforms.evaluation_confusion import (
+from clip_transforms.evaluation.confusion import (
     Cells,
     ClassFigures,
     Confused,
@@ -16,7 +16,7 @@ from clip_transforms.evaluation_confusion import (
     per_class_figures,
     recalls,
 )
-from clip_transforms.evaluation_metrics import Figure, Reliability, share
+from clip_transforms.evaluation.metrics import Figure, Reliability, share
 from clip_transforms.probabilities import Int32
 from clip_transforms.score_rules import ScoreRules
 from clip_transforms.scoring import Scored

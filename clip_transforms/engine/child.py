@@ -15,7 +15,7 @@ import numpy as np
 
 from clip_transforms.elements import ImageInfo, ImageRef, RequestError, Stage
 from clip_transforms.encoders.base import Preprocess, UInt8
-from clip_transforms.engine_stages import failure_of, timed_decode, timed_fetch
+from clip_transforms.engine.stages import failure_of, timed_decode, timed_fetch
 from clip_transforms.fetch import FetchOptions
 from clip_transforms.images import DecodeOptions
 
