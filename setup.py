@@ -10,9 +10,11 @@ PACKAGES = [
     "clip_transforms.encoders",
     "clip_transforms.engine",
     "clip_transforms.evaluation",
+    "clip_transforms.plugins",
     "clip_transforms.review",
     "clip_transforms.sources",
     "clip_transforms.training",
+    "clip_transforms.transforms",
     "pipelines",
 ]
 
@@ -23,7 +25,9 @@ EXTRAS = {
     "dataflow": ["apache-beam[gcp]>=2.62,<3", "gcsfs>=2024.2"],
     "http": ["aiohttp>=3.9"],
     "evaluate": ["scikit-learn>=1.3", "scipy>=1.10"],
+    "yaml": ["apache-beam[yaml]>=2.62,<3"],
     "test": [
+        "apache-beam[yaml]>=2.62,<3",
         "aiohttp>=3.9",
         "build>=1.2",
         "gcsfs>=2024.2",

@@ -138,7 +138,7 @@ def _read_s3(filesystem: Any, path: str) -> bytes:
     """
     from fsspec.asyn import sync
 
-    bucket, _, key = path.partition("/")
+    bucket, key, _ = filesystem.split_path(path)
 
     async def get() -> bytes:
         answer = await filesystem._call_s3("get_object", Bucket=bucket, Key=key)

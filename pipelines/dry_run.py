@@ -160,7 +160,7 @@ def _steps(job: Job) -> Iterator[str]:
     """The labels of the graph's composite and its parts, from the graph itself."""
     import apache_beam as beam
 
-    from clip_transforms.transforms import RunUnits
+    from clip_transforms.transforms.run import RunUnits
 
     pipeline = beam.Pipeline(runner="FnApiRunner")
     _ = pipeline | RunUnits(config=blank_config(job), extensions=("0000",))

@@ -11,7 +11,7 @@ import apache_beam as beam
 
 from clip_transforms.config import RunConfig
 from clip_transforms.elements import BeamclipError
-from clip_transforms.transforms import RunUnits
+from clip_transforms.transforms.run import RunUnits
 from pipelines.launch import RunnerError, reraise
 
 if TYPE_CHECKING:

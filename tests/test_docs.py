@@ -49,15 +49,6 @@ def _help(command: str) -> str:
     return shown.getvalue()
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
-def test_the_library_snippet_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown):
-        exec(compile(code, "README.md", "exec"), {})
-    assert re.fullmatch(r"\d+ \d+ [a-z]+ [\d.]+\n", shown.getvalue())
-
-
 def test_the_yaml_example_is_a_sound_prompt_set() -> None:
     from clip_transforms.prompts import parse_prompt_set
 

@@ -17,9 +17,8 @@ SOURCES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.
 TORCH = ("clip_transforms/encoders/", "clip_transforms/training/", "pipelines/train.py")
 #: Where Beam may be.
 BEAM = (
-    "clip_transforms/transforms.py",
-    *(f"clip_transforms/public_{name}.py" for name in ("transforms", "dofns", "metrics")),
-    "clip_transforms/plugins",
+    *(f"clip_transforms/transforms/{name}.py" for name in ("__init__", "run", "dofns", "metrics")),
+    "clip_transforms/plugins/",
     "pipelines/",
 )
 

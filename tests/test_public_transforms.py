@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
@@ -26,9 +27,10 @@ from clip_transforms.encoders import EncoderSpec, FakeEncoder, load
 from clip_transforms.engine import EngineOptions, engine_for
 from clip_transforms.images import DecodeOptions, decode_to_pixels
 from clip_transforms.prompts import Label, PromptSet, load_prompt_set
-from clip_transforms.public_bundles import Feed
-from clip_transforms.public_dofns import Embed
-from clip_transforms.public_transforms import (
+from clip_transforms.scoring import score
+from clip_transforms.sources import SourceOptions
+from clip_transforms.text_features import text_features
+from clip_transforms.transforms import (
     FAILURE_ROWS,
     LABEL_ROWS,
     EmbedImages,
@@ -39,9 +41,8 @@ from clip_transforms.public_transforms import (
     classifier,
     embedded_rows,
 )
-from clip_transforms.scoring import score
-from clip_transforms.sources import SourceOptions
-from clip_transforms.text_features import text_features
+from clip_transforms.transforms.bundles import Feed
+from clip_transforms.transforms.dofns import Embed
 from tests import beam_kit
 from tests.broken_images import broken_files, good_files
 from tests.helpers import image_bytes, write_images
@@ -49,20 +50,6 @@ from tests.models_kit import save_model
 
 SMALL = EngineOptions(batch_size=4, fetch_threads=3, decode_threads=2)
 PETS = PromptSet(name="pets", labels=(Label(id="cat"), Label(id="dog"), Label(id="owl")))
-
-README = """
-import apache_beam as beam
-from clip_transforms.public_transforms import EmbedImages, LabelEmbeddings, ReadImages, as_row
-
-with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    images = pipeline | ReadImages("clip_transforms/samples/*.png")  # or gs://bucket/photos/**/*.jpg, tars, Parquet
-    embedded, failures = images | EmbedImages(encoder="beamclip-tiny")
-    labels = embedded | LabelEmbeddings(prompts="samples", encoder="beamclip-tiny")
-
-    rows = labels | beam.Map(lambda row: f"{row.uri} {row.label} {row.score:.2f}")
-    _ = rows | "Labels" >> beam.io.WriteToText("out/labels")
-    _ = failures | beam.Map(as_row) | "Failures" >> beam.io.WriteToText("out/failures")
-"""
 
 
 def fake(name: str) -> str:
@@ -462,7 +449,7 @@ def test_a_repr_shows_no_credentials() -> None:
 def test_building_a_graph_loads_no_torch() -> None:
     lines = [
         "import sys, apache_beam as beam",
-        "from clip_transforms.public_transforms import *",
+        "from clip_transforms.transforms import *",
         "images = beam.Pipeline(runner='FnApiRunner') | beam.Create(['a.jpg'])",
         "found = images | EmbedImages(encoder='fake')",
         "found.embedded | LabelEmbeddings(prompts='animals', encoder='fake')",
@@ -570,7 +557,8 @@ def test_readme_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     root = Path(__file__).parent.parent
     (tmp_path / "clip_transforms").symlink_to(root / "clip_transforms")
     monkeypatch.chdir(tmp_path)
-    exec(compile(README, "README", "exec"), {"__name__": "readme"})
+    (code,) = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.S)
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     labels = [line for path in (tmp_path / "out").glob("labels*") for line in path.read_text().splitlines()]
     failures = [path.read_text() for path in (tmp_path / "out").glob("failures*")]
     samples = sorted(path.name for path in (root / "clip_transforms" / "samples").glob("*.png"))

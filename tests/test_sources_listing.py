@@ -205,6 +205,23 @@ def test_the_version_is_the_same_by_listing_and_by_name(memory: fsspec.AbstractF
     assert stat_object("memory://set/a.jpg", {}) == listed
 
 
+def test_a_folder_that_vanishes_while_it_is_listed_ends_nothing(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.jpg", "gone/b.jpg", "there/c.jpg", "z.jpg"):
+        memory.pipe_file(f"/set/{name}", b"abc")
+    genuine = memory.ls
+
+    def ls(path: str, detail: bool = True) -> Any:
+        if path.strip("/") == "set/gone":
+            raise FileNotFoundError(path)
+        return genuine(path, detail=detail)
+
+    monkeypatch.setattr(type(memory), "ls", lambda self, path, detail=True: ls(path, detail))
+    assert uris("memory://set") == [f"memory://set/{name}" for name in ("a.jpg", "there/c.jpg", "z.jpg")]
+    assert "/set/gone vanished while it was listed" in caplog.text
+
+
 class FakeGcs:
     """The one call of gcsfs that is used, over a bucket made up of numbers, with pages of 1,000."""
 

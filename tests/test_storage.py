@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -253,7 +254,8 @@ def test_the_probe_notices_a_server_that_ignores_the_condition(
 
 
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(fsspec.registry, "gs", raising=False)  # the classes that were imported already
+    imported = importlib.import_module("fsspec.registry")._registry
+    monkeypatch.delitem(imported, "gs", raising=False)
     monkeypatch.setitem(sys.modules, "gcsfs", None)  # type: ignore[arg-type]
     for url in ("gs://bucket/run", "simplecache::gs://bucket/run"):
         with pytest.raises(RequestError, match=r"pip install 'beamclip\[gcs\]'"):

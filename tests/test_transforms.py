@@ -9,7 +9,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from clip_transforms.config import UnitReport
 from clip_transforms.engine import Spread
-from clip_transforms.transforms import CountReports, RunUnits
+from clip_transforms.transforms.run import CountReports, RunUnits
 from tests.runs import planned
 
 

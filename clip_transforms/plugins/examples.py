@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from clip_transforms.elements import Failure, ImageRef, Reason, RequestError, Stage
-from clip_transforms.public_elements import as_image
+from clip_transforms.transforms.elements import as_image
 
 _EXIF_ORIENTATION = 0x0112
 

@@ -14,13 +14,13 @@ from apache_beam.ml.transforms.base import EmbeddingsManager
 from clip_transforms.elements import Failure, RequestError
 from clip_transforms.encoders import EncoderSpec
 from clip_transforms.engine import EngineOptions
-from clip_transforms.plugins_inference import (
+from clip_transforms.plugins.inference import (
     DEFAULT_MAX_BATCH,
     ClipImageHandler,
     ClipModel,
     ClipTextHandler,
 )
-from clip_transforms.public_encoders import DEFAULT_ENCODER, encoder_spec
+from clip_transforms.transforms.encoders import DEFAULT_ENCODER, encoder_spec
 
 
 class ColumnsHandler(ModelHandler[Any, Any, ClipModel]):

@@ -14,9 +14,9 @@ from clip_transforms.fingerprint import labels_fingerprint
 from clip_transforms.label_rows import labels_table
 from clip_transforms.labelsets import DEFAULT_TOP_K, LabelSet
 from clip_transforms.prompts import PromptSet
-from clip_transforms.public_elements import EmbeddedImage, ImageLabel, ScoredLabel, ScoredPair
 from clip_transforms.scoring import score
 from clip_transforms.text_features import TextFeatures, text_features
+from clip_transforms.transforms.elements import EmbeddedImage, ImageLabel, ScoredLabel, ScoredPair
 
 _TEXTS = 256  # a call of the encoder
 _EPOCH = datetime.datetime.fromtimestamp(0, datetime.timezone.utc)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from clip_transforms.elements import Failure, ImageRef, RequestError
-from clip_transforms.public_elements import EmbeddedImage, EncodedBy, ImageLabel, as_row
+from clip_transforms.transforms.elements import EmbeddedImage, EncodedBy, ImageLabel, as_row
 
 
 class ImageRow(NamedTuple):

@@ -14,7 +14,7 @@ from clip_transforms.elements import Failure, ImageRef
 from clip_transforms.encoders.base import Encoder
 from clip_transforms.engine import EncodedBatch, Engine, EngineOptions, EngineStats
 from clip_transforms.fingerprint import embedding_fingerprint
-from clip_transforms.public_elements import EmbeddedImage, EncodedBy, embedded_image
+from clip_transforms.transforms.elements import EmbeddedImage, EncodedBy, embedded_image
 
 T = TypeVar("T")
 

@@ -29,8 +29,10 @@ from clip_transforms.encoders import EncoderSpec
 from clip_transforms.engine import EngineOptions, engine_for
 from clip_transforms.labelsets import DEFAULT_TOP_K
 from clip_transforms.prompts import PromptSet, load_prompt_set
-from clip_transforms.public_dofns import FAILURES, Embed, Label, ListInputs, ReadChunks, Score
-from clip_transforms.public_elements import (
+from clip_transforms.sources import SourceOptions, canonical_uri, expand_inputs, scan, with_private_inputs
+from clip_transforms.sources.urls import is_local
+from clip_transforms.transforms.dofns import FAILURES, Embed, Label, ListInputs, ReadChunks, Score
+from clip_transforms.transforms.elements import (
     FAILURE_ROWS,
     LABEL_ROWS,
     EmbeddedImage,
@@ -41,11 +43,9 @@ from clip_transforms.public_elements import (
     as_row,
     embedded_rows,
 )
-from clip_transforms.public_encoders import DEFAULT_ENCODER, encoder_spec
-from clip_transforms.public_listing import Chunk
-from clip_transforms.public_text import Classifier, classifier
-from clip_transforms.sources import SourceOptions, canonical_uri, expand_inputs, scan, with_private_inputs
-from clip_transforms.sources.urls import is_local
+from clip_transforms.transforms.encoders import DEFAULT_ENCODER, encoder_spec
+from clip_transforms.transforms.listing import Chunk
+from clip_transforms.transforms.text import Classifier, classifier
 
 __all__ = [
     "FAILURE_ROWS",

@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from clip_transforms.accounting import finish_run
 from clip_transforms.config import RunConfig, UnitReport
 from clip_transforms.elements import WorkUnit
-from clip_transforms.engine import Spread
 from clip_transforms.plan import iter_units, read_extensions
+from clip_transforms.transforms.metrics import count, count_costs
 from clip_transforms.units import PendingUnit, Worker, enough_in_flight, worker_for
 
 
@@ -118,27 +117,12 @@ class _RunUnits(beam.DoFn):
 def _count(report: UnitReport) -> None:
     """Beam's counters and distributions of one report."""
     if report.done_before:
-        Metrics.counter("beamclip", "units_done_before").inc()
+        count({"units_done_before": 1})
         return
-    Metrics.counter("beamclip", "embedded").inc(report.embedded)
-    Metrics.counter("beamclip", "labelled").inc(report.labelled)
-    Metrics.counter("beamclip", "failed").inc(report.failed)
-    for name, count in report.failed_by.items():
-        Metrics.counter("beamclip", f"failed_{name}").inc(count)
-    if report.stats is None:
-        return
-    for name in ("bytes", "fetch_ms", "decode_ms", "encode_ms"):
-        _spread(name, getattr(report.stats, name))
-
-
-def _spread(name: str, spread: Spread) -> None:
-    """A distribution that has the spread's count, least, greatest and (to a millisecond a row) sum."""
-    distribution = Metrics.distribution("beamclip", name)
-    ends = [spread.min, spread.max][: spread.count]
-    inner = spread.count - len(ends)
-    mean = (spread.sum - sum(ends)) / inner if inner else 0.0
-    for value in (*ends, *(mean for _ in range(inner))):
-        distribution.update(round(value))
+    count({"embedded": report.embedded, "labelled": report.labelled, "failed": report.failed})
+    count({f"failed_{name}": number for name, number in report.failed_by.items()})
+    if report.stats is not None:
+        count_costs(report.stats)
 
 
 class CountReports(beam.CombineFn):
@@ -148,15 +132,15 @@ class CountReports(beam.CombineFn):
         return {}
 
     def add_input(self, total: dict[str, float], report: UnitReport) -> dict[str, float]:
-        for name, count in report.counts().items():
-            total[name] = total.get(name, 0) + count
+        for name, number in report.counts().items():
+            total[name] = total.get(name, 0) + number
         return total
 
     def merge_accumulators(self, totals: Iterable[dict[str, float]]) -> dict[str, float]:
         merged: dict[str, float] = {}
         for total in totals:
-            for name, count in total.items():
-                merged[name] = merged.get(name, 0) + count
+            for name, number in total.items():
+                merged[name] = merged.get(name, 0) + number
         return merged
 
     def extract_output(self, total: dict[str, float]) -> dict[str, float]:

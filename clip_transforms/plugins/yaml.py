@@ -28,7 +28,7 @@ from clip_transforms.encoders import EncoderSpec
 from clip_transforms.engine import EngineOptions
 from clip_transforms.fetch import FetchOptions
 from clip_transforms.labelsets import DEFAULT_TOP_K
-from clip_transforms.plugins_rows import (
+from clip_transforms.plugins.rows import (
     EmbeddingRow,
     FailureRow,
     ImageRow,
@@ -40,9 +40,9 @@ from clip_transforms.plugins_rows import (
     image_rows,
     label_row,
 )
-from clip_transforms.public_encoders import DEFAULT_ENCODER
-from clip_transforms.public_transforms import EmbedImages, LabelEmbeddings, ReadImages
 from clip_transforms.sources import SourceOptions
+from clip_transforms.transforms import EmbedImages, LabelEmbeddings, ReadImages
+from clip_transforms.transforms.encoders import DEFAULT_ENCODER
 
 
 class YamlReadImages(beam.PTransform[Any, Any]):

@@ -14,12 +14,12 @@ from apache_beam.utils.windowed_value import WindowedValue
 from clip_transforms.elements import Failure, ImageRef
 from clip_transforms.encoders import EncoderSpec
 from clip_transforms.engine import EngineOptions, engine_for
-from clip_transforms.public_bundles import ImageBundle
-from clip_transforms.public_elements import EmbeddedImage, ImageLabel, ScoredPair, as_image
-from clip_transforms.public_listing import Chunk, list_chunks, read_chunk
-from clip_transforms.public_metrics import count, count_costs, count_failures
-from clip_transforms.public_text import Classifier, Vector, label_images, score_pairs
 from clip_transforms.sources import SourceOptions
+from clip_transforms.transforms.bundles import ImageBundle
+from clip_transforms.transforms.elements import EmbeddedImage, ImageLabel, ScoredPair, as_image
+from clip_transforms.transforms.listing import Chunk, list_chunks, read_chunk
+from clip_transforms.transforms.metrics import count, count_costs, count_failures
+from clip_transforms.transforms.text import Classifier, Vector, label_images, score_pairs
 
 FAILURES = "failures"
 #: Embeddings that are scored, or captions that are encoded, in one call.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from clip_transforms.plugins_inference import ClipImageHandler, ClipTextHandler
-from clip_transforms.plugins_mltransform import ClipImageEmbeddings, ClipTextEmbeddings
-from clip_transforms.plugins_yaml import YamlEmbedImages, YamlLabelEmbeddings, YamlReadImages
+from clip_transforms.plugins.inference import ClipImageHandler, ClipTextHandler
+from clip_transforms.plugins.mltransform import ClipImageEmbeddings, ClipTextEmbeddings
+from clip_transforms.plugins.yaml import YamlEmbedImages, YamlLabelEmbeddings, YamlReadImages
 
 __all__ = [
     "ClipImageEmbeddings",
