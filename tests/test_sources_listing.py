@@ -10,7 +10,9 @@ from typing import Any
 
 import fsspec
 import pytest
+import tenacity
 
+from clip_transforms import retries
 from clip_transforms.elements import RequestError, StoreError
 from clip_transforms.sources import SourceOptions, list_objects, listing, scan, stat_object
 from clip_transforms.sources.patterns import Glob, Suffixes
@@ -291,7 +293,8 @@ def test_gcs_is_listed_lazily_and_from_the_literal_prefix(gcs: FakeGcs) -> None:
     assert 1 + sum(1 for _ in items) == 5_000
 
 
-def test_gcs_without_matches_and_with_a_fault(gcs: FakeGcs) -> None:
+def test_gcs_without_matches_and_with_a_fault(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "RETRY_WAIT", tenacity.wait_none())
     for given in ("gs://bucket/photos", "gs://bucket/photos/*.jpg", "gs://bucket/one.jpg"):
         with pytest.raises(RequestError, match=given.replace("*", r"\*")):
             scan([given], SourceOptions())

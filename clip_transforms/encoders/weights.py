@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from clip_transforms.elements import RequestError
 from clip_transforms.filesystems import open_filesystem
+from clip_transforms.filesystems import shown as shown  # the backends' errors name urls, too
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,18 +50,6 @@ def cache_dir() -> Path:
     """Where fetched files are kept: `$BEAMCLIP_CACHE`, or the platform's cache folder of the user."""
     override = os.environ.get(CACHE_VARIABLE)
     return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("beamclip"))
-
-
-def shown(url: str) -> str:
-    """A url as it may be printed: no user, password, query or fragment of a remote url.
-
-    >>> shown("https://me:secret@host/a/w.safetensors?sig=abc")
-    'https://host/a/w.safetensors'
-    >>> shown("/models/a#b.pt")
-    '/models/a#b.pt'
-    """
-    match = re.match(r"(\w[\w+.-]*://)(?:[^/@]*@)?([^?#]*)", url)
-    return match[1] + match[2] if match and match[1] not in ("file://", "local://") else url
 
 
 def sha256_of(path: Path) -> str:
