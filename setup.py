@@ -11,6 +11,7 @@ PACKAGES = [
     "clip_transforms.engine",
     "clip_transforms.evaluation",
     "clip_transforms.plugins",
+    "clip_transforms.prompts",
     "clip_transforms.review",
     "clip_transforms.sources",
     "clip_transforms.training",

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from clip_transforms.elements import RequestError
 from clip_transforms.probabilities import Float32, Float64, Int32
-from clip_transforms.prompt_rules import NONE
-from clip_transforms.prompt_types import PromptSet, Task
+from clip_transforms.prompts.rules import NONE
+from clip_transforms.prompts.types import PromptSet, Task
 
 Codes = npt.NDArray[np.int8]
 

@@ -41,7 +41,7 @@ from clip_transforms.probabilities import (
     sigmoid_entropy,
     softmax,
 )
-from clip_transforms.prompt_types import PromptSet
+from clip_transforms.prompts.types import PromptSet
 from clip_transforms.score_rules import DECISIONS, REASONS, Codes, ScoreRules, back_off, decide, score_rules
 from clip_transforms.text_features import TextFeatures
 

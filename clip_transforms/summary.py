@@ -13,7 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clip_transforms.prompt_rules import NONE
+from clip_transforms.prompts.rules import NONE
 from clip_transforms.review.report_data import iter_batches, part_names, read_failures
 from clip_transforms.review.report_format import percent
 from clip_transforms.review.report_labels import label_sets

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from clip_transforms.elements import ContractError
 from clip_transforms.encoders.base import Encoder, EncoderOutOfMemory, Float32
-from clip_transforms.prompt_types import PromptSet
+from clip_transforms.prompts.types import PromptSet
 
 _FORMAT = "beamclip text features 1"
 

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clip_transforms.clip_tokens import ClipTokenCounter
 from clip_transforms.elements import RequestError
-from clip_transforms.prompt_checks import TokenCounter, check_prompt_set
 from clip_transforms.prompts import PromptSet, load_prompt_set, prompt_sets, shipped_templates, template_sets
+from clip_transforms.prompts.checks import TokenCounter, check_prompt_set
+from clip_transforms.prompts.clip_tokens import ClipTokenCounter
 from pipelines.options import storage_options
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from helpers import image_bytes, make_image
 from PIL import Image
 
 from clip_transforms.elements import Failure, ImageInfo, ImageRef, Reason, Stage
@@ -19,6 +18,7 @@ from clip_transforms.encoders import FakeEncoder, Float32, UInt8
 from clip_transforms.encoders.fake import FakeOptions
 from clip_transforms.engine import EncodedBatch, Engine, EngineOptions, EngineStats
 from clip_transforms.images import DecodeOptions, decode_to_pixels
+from tests.helpers import image_bytes, make_image
 
 WAIT_S = 60.0  # a deadlock's sign; nothing here takes a second
 POISON = (255, 0, 255)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from helpers import image_bytes, make_image
 
 from schemas.duplicates import DUPLICATES
 from schemas.embeddings import embeddings_schema
 from schemas.failures import FAILURES
 from schemas.labels import LABELS
+from tests.helpers import image_bytes, make_image
 
 MADE = datetime.datetime(2026, 11, 23, 21, 14, 5, tzinfo=datetime.timezone.utc)
 _STAMP = {"fingerprint": "f" * 16, "encoder": "fake", "run_id": "run-1"}

@@ -8,7 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_kit import (
+
+from clip_transforms.elements import ImageError, ImageRef, Reason, RequestError, Stage
+from clip_transforms.encoders import EncoderSpec, FakeEncoder, Float32, UInt8
+from clip_transforms.encoders.fake import FakeOptions
+from clip_transforms.engine import (
+    EncodedBatch,
+    EncoderBroken,
+    Engine,
+    EngineClosed,
+    EngineOptions,
+    Progress,
+    engine_for,
+)
+from clip_transforms.engine import stages as engine_stages
+from clip_transforms.images import decode_to_pixels
+from tests.engine_kit import (
     POISON,
     WAIT_S,
     PoisonedEncoder,
@@ -26,22 +41,7 @@ from engine_kit import (
     run_script,
     stepped,
 )
-from helpers import image_bytes, make_image
-
-from clip_transforms.elements import ImageError, ImageRef, Reason, RequestError, Stage
-from clip_transforms.encoders import EncoderSpec, FakeEncoder, Float32, UInt8
-from clip_transforms.encoders.fake import FakeOptions
-from clip_transforms.engine import (
-    EncodedBatch,
-    EncoderBroken,
-    Engine,
-    EngineClosed,
-    EngineOptions,
-    Progress,
-    engine_for,
-)
-from clip_transforms.engine import stages as engine_stages
-from clip_transforms.images import decode_to_pixels
+from tests.helpers import image_bytes, make_image
 
 
 @pytest.fixture
@@ -450,7 +450,7 @@ def test_the_interpreter_ends_whatever_is_under_way() -> None:
     done = run_script(
         """
 import threading
-from engine_kit import *
+from tests.engine_kit import *
 engine = Engine(fake(wait_ms=50), options())
 engine.submit(iter(good(300)), RecordingSink())
 engine.submit(stepped(good(3), threading.Semaphore(0)), RecordingSink())
@@ -465,7 +465,7 @@ def test_a_forked_process_makes_its_own_engine() -> None:
         """
 import os, warnings
 warnings.simplefilter("ignore")  # newer Pythons warn of forking beside threads, which is the point
-from engine_kit import *
+from tests.engine_kit import *
 from clip_transforms.encoders import EncoderSpec
 from clip_transforms.engine import engine_for
 engine = engine_for(EncoderSpec(name="fake"), options())

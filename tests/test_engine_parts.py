@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-from engine_kit import WAIT_S, fake
 
 from clip_transforms.encoders import FakeEncoder, Float32, UInt8
 from clip_transforms.engine import batches as engine_batches
@@ -16,6 +15,7 @@ from clip_transforms.engine.budget import Budget
 from clip_transforms.engine.encode import BatchEncoder
 from clip_transforms.engine.source import SizeGuess
 from clip_transforms.engine.units import Spread
+from tests.engine_kit import WAIT_S, fake
 
 
 def pixels(value: int) -> UInt8:

@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_kit import (
+
+from clip_transforms.elements import ImageRef, Reason, RequestError, Stage
+from clip_transforms.engine import EncodedBatch, Engine
+from clip_transforms.engine.process import DecodeProcessError
+from clip_transforms.engine.processes import ProcessStages
+from clip_transforms.fetch import FetchOptions
+from tests.engine_kit import (
     WAIT_S,
     RecordingSink,
     drained,
@@ -23,13 +29,7 @@ from engine_kit import (
     run_one,
     run_script,
 )
-from helpers import image_bytes, make_image
-
-from clip_transforms.elements import ImageRef, Reason, RequestError, Stage
-from clip_transforms.engine import EncodedBatch, Engine
-from clip_transforms.engine.process import DecodeProcessError
-from clip_transforms.engine.processes import ProcessStages
-from clip_transforms.fetch import FetchOptions
+from tests.helpers import image_bytes, make_image
 
 #: Runs in each decode process before anything else: stores whose reading ends or holds the process.
 SITE = """
@@ -158,7 +158,7 @@ def test_processes_that_do_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_it_works_where_main_cannot_be_imported() -> None:
     done = run_script(
         """
-from engine_kit import *
+from tests.engine_kit import *
 engine = Engine(fake(), options(fetch_processes=2))
 sink, stats = run_one(engine, good(20))
 print(stats.embedded, stats.failed)
@@ -172,7 +172,7 @@ def test_processes_end_with_a_parent_that_is_killed() -> None:
     done = run_script(
         """
 import os, signal
-from engine_kit import *
+from tests.engine_kit import *
 engine = Engine(fake(), options(fetch_processes=2))
 run_one(engine, good(20))
 print(*engine._stages.pids, flush=True)

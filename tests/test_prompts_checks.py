@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clip_transforms.clip_tokens import ClipTokenCounter
 from clip_transforms.encoders import FakeEncoder
 from clip_transforms.encoders.base import Float32
-from clip_transforms.prompt_checks import PromptWarning, ambiguous_words, check_prompt_set
 from clip_transforms.prompts import Label, PromptSet, load_prompt_set, parse_prompt_set, prompt_sets
+from clip_transforms.prompts.checks import PromptWarning, ambiguous_words, check_prompt_set
+from clip_transforms.prompts.clip_tokens import ClipTokenCounter
 
 
 def pets(*labels: Label, **options: object) -> PromptSet:
@@ -159,7 +159,7 @@ def test_token_counts_are_those_of_open_clip() -> None:
 
 
 def test_counting_tokens_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clip_transforms import clip_tokens
+    from clip_transforms.prompts import clip_tokens
     from clip_transforms.elements import RequestError
 
     clip_tokens._merge_ranks.cache_clear()

@@ -12,20 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from helpers import image_bytes, make_image
-from report_kit import (
-    MADE,
-    Picture,
-    label_row,
-    load_file,
-    pictures,
-    random_probabilities,
-    run_record,
-    write_duplicates,
-    write_embeddings,
-    write_failures,
-    write_labels,
-)
 
 from clip_transforms.elements import RequestError
 from clip_transforms.images import DecodeOptions
@@ -39,6 +25,20 @@ from clip_transforms.review.report_labels import count_labels, label_sets, read_
 from clip_transforms.review.report_view import set_view, wanted_labels
 from clip_transforms.review.thumbnails import make_thumbnail, make_thumbnails
 from clip_transforms.storage import Store
+from tests.helpers import image_bytes, make_image
+from tests.report_kit import (
+    MADE,
+    Picture,
+    label_row,
+    load_file,
+    pictures,
+    random_probabilities,
+    run_record,
+    write_duplicates,
+    write_embeddings,
+    write_failures,
+    write_labels,
+)
 
 TAG = "pets@1a2b3c4d"
 CLASSES = ("cat", "dog", "rabbit")

@@ -17,7 +17,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from report_kit import (
+
+from clip_transforms.review import ReportInputs
+from clip_transforms.review.report import render_report
+from clip_transforms.storage import Store
+from tests.report_kit import (
     Picture,
     label_row,
     load_file,
@@ -27,10 +31,6 @@ from report_kit import (
     write_failures,
     write_labels,
 )
-
-from clip_transforms.review import ReportInputs
-from clip_transforms.review.report import render_report
-from clip_transforms.storage import Store
 
 pytestmark = pytest.mark.chromium
 

@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from report_kit import Picture, label_row, run_record, write_failures, write_labels
 from rich.console import Console
 
 from clip_transforms.review.report_values import FailureExample, FailureGroup
@@ -20,6 +19,7 @@ from clip_transforms.summary import (
     read_failure_examples,
     read_set_counts,
 )
+from tests.report_kit import Picture, label_row, run_record, write_failures, write_labels
 
 TAG = "pets@1a2b3c4d"
 

@@ -10,7 +10,7 @@ import numpy as np
 from clip_transforms.elements import RequestError
 from clip_transforms.evaluation.metrics import Bool, Figure, Int64, PairedDifference, paired, share
 from clip_transforms.prompts import PromptSet, load_prompt_set, shipped_templates, template_sets
-from clip_transforms.templates import one_template
+from clip_transforms.prompts.templates import one_template
 
 BARE = "bare"
 

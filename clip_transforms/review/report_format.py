@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from clip_transforms.prompt_rules import NONE
+from clip_transforms.prompts.rules import NONE
 
 _CONTAINER = re.compile(r"\.(tar|tgz|tar\.gz|parquet)#", re.IGNORECASE)
 

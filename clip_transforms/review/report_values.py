@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from clip_transforms.elements import RequestError
-from clip_transforms.prompt_rules import NONE
+from clip_transforms.prompts.rules import NONE
 from clip_transforms.review.report_histogram import Histogram
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clip_transforms.prompt_rules import NONE
 from clip_transforms.prompts import PromptSet
+from clip_transforms.prompts.rules import NONE
 from clip_transforms.review.report_format import base_name, number, word
 from clip_transforms.review.report_histogram import Chart, chart
 from clip_transforms.review.report_values import (

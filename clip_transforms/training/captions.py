@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from clip_transforms.templates import fill, shipped_templates, template_sets
+from clip_transforms.prompts.templates import fill, shipped_templates, template_sets
 
 #: Sentences beside the shipped template sets; these are drawn as often as all of those together.
 PLAIN = (

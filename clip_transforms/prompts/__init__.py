@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from clip_transforms.elements import RequestError
 from clip_transforms.filesystems import open_filesystem
-from clip_transforms.prompt_errors import nearest, shown
-from clip_transforms.prompt_files import parse_classnames, parse_cupl, parse_yaml, set_name
-from clip_transforms.prompt_rules import DEFAULT_NEGATIVES, DEFAULT_THRESHOLDS, NEGATIVES, NONE
-from clip_transforms.prompt_types import Label, PromptSet, Task
-from clip_transforms.templates import data_folder, shipped_templates, template_sets
+from clip_transforms.prompts.errors import nearest, shown
+from clip_transforms.prompts.files import parse_classnames, parse_cupl, parse_yaml, set_name
+from clip_transforms.prompts.rules import DEFAULT_NEGATIVES, DEFAULT_THRESHOLDS, NEGATIVES, NONE
+from clip_transforms.prompts.templates import data_folder, shipped_templates, template_sets
+from clip_transforms.prompts.types import Label, PromptSet, Task
 
 __all__ = [
     "DEFAULT_NEGATIVES",

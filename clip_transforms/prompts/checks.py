@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from clip_transforms.encoders.base import Encoder
-from clip_transforms.prompt_types import Label, PromptSet
-from clip_transforms.templates import data_folder
+from clip_transforms.prompts.templates import data_folder
+from clip_transforms.prompts.types import Label, PromptSet
 from clip_transforms.text_features import text_features
 
 Kind = Literal["too_long", "near_identical", "ambiguous", "one_class"]

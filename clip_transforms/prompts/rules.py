@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from clip_transforms.prompt_errors import mistake, nearest, tidy
-from clip_transforms.templates import one_template
+from clip_transforms.prompts.errors import mistake, nearest, tidy
+from clip_transforms.prompts.templates import one_template
 
 if TYPE_CHECKING:
-    from clip_transforms.prompt_types import Label, PromptSet
+    from clip_transforms.prompts.types import Label, PromptSet
 
 #: The version of the file format.
 VERSION = 1

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clip_transforms.elements import RequestError
-from clip_transforms.prompt_errors import mistake
-from clip_transforms.prompt_rules import (
+from clip_transforms.prompts.errors import mistake
+from clip_transforms.prompts.rules import (
     DEFAULT_NEGATIVES,
     DEFAULT_THRESHOLDS,
     NEGATIVES,
@@ -17,7 +17,7 @@ from clip_transforms.prompt_rules import (
     VERSION,
     check,
 )
-from clip_transforms.templates import DEFAULT_TEMPLATES, fill, shipped_templates
+from clip_transforms.prompts.templates import DEFAULT_TEMPLATES, fill, shipped_templates
 
 Task = Literal["single", "multi"]
 

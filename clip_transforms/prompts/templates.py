@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
-from clip_transforms.prompt_errors import mistake, nearest, tidy
+from clip_transforms.prompts.errors import mistake, nearest, tidy
 
 #: The set that is used when a prompt set names no templates.
 DEFAULT_TEMPLATES = "short"
@@ -19,7 +19,7 @@ _SET_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 def data_folder() -> Path:
     """The folder of shipped prompt sets; template sets are in its subfolder `templates`."""
-    return Path(__file__).with_name("prompt_sets")
+    return Path(__file__).parent.with_name("prompt_sets")
 
 
 def template_sets() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from clip_transforms.elements import RequestError
-from clip_transforms.prompt_errors import mistake, nearest, tidy
+from clip_transforms.prompts.errors import mistake, nearest, tidy
 
 _KINDS = {"str": "text", "bool": "boolean", "int": "number", "float": "number", "null": "nothing"}
 

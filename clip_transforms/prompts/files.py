@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any, cast
 
-from clip_transforms.prompt_errors import mistake, tidy
-from clip_transforms.prompt_rules import VERSION, header_problem
-from clip_transforms.prompt_types import Label, PromptSet, Task
-from clip_transforms.prompt_yaml import Node, read_yaml
-from clip_transforms.templates import resolve_templates
+from clip_transforms.prompts.errors import mistake, tidy
+from clip_transforms.prompts.nodes import Node, read_yaml
+from clip_transforms.prompts.rules import VERSION, header_problem
+from clip_transforms.prompts.templates import resolve_templates
+from clip_transforms.prompts.types import Label, PromptSet, Task
 
 _SET_KEYS = ("version", "name", "task", "templates", "none", "threshold", "labels")
 _LABEL_KEYS = tuple(field.name for field in fields(Label) if field.name != "line")
