@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import fsspec
-
 from clip_transforms.elements import Failure, RequestError, UnitKind
 from clip_transforms.evaluation.compare import Rival, rival_of
 from clip_transforms.evaluation.judges import EvaluationOptions, truth_map
@@ -25,6 +23,7 @@ from clip_transforms.evaluation.truth import (
     folder_of,
     nothing_matches,
 )
+from clip_transforms.filesystems import open_filesystem
 from clip_transforms.plan import plan_table
 from clip_transforms.prompts import PromptSet
 from clip_transforms.sources import PlanItem, read_unit
@@ -202,8 +201,8 @@ def _label_map(given: str | None, storage: Mapping[str, object]) -> tuple[Mappin
         return None, given == "index"
     expected = 'expected a JSON object of truths to labels, such as {"n02084071": "dog"}'
     try:
-        with fsspec.open(given, "rb", **storage) as file:
-            body = json.loads(file.read())
+        filesystem, path = open_filesystem(given, storage)
+        body = json.loads(filesystem.cat_file(path))
     except ValueError as error:
         raise RequestError(f"--label-map {given} is not JSON: {error}; {expected}") from error
     except Exception as error:  # each store's client has exceptions of its own

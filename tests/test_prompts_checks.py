@@ -159,8 +159,8 @@ def test_token_counts_are_those_of_open_clip() -> None:
 
 
 def test_counting_tokens_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clip_transforms.prompts import clip_tokens
     from clip_transforms.elements import RequestError
+    from clip_transforms.prompts import clip_tokens
 
     clip_tokens._merge_ranks.cache_clear()
     monkeypatch.setattr(clip_tokens.importlib.util, "find_spec", lambda name: None)
