@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from clip_transforms.evaluation.text import Table, notes, tables, verdicts
 from pipelines.evaluating import Evaluated, evaluate
+from pipelines.flags import build_parser
 from pipelines.launch import configure_logging, guarded, parse
-from pipelines.options import build_parser
 
 DESCRIPTION = (
     "Hold the labels that prompt sets give against known truths: top-1 and top-5, each class, confusion, "

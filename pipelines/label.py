@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from pipelines.flags import build_parser
 from pipelines.launch import guarded, parse
-from pipelines.options import build_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from clip_transforms.config import RunConfig
 from clip_transforms.encoders import load
 from pipelines import cli, job, planning
-from pipelines.options import build_parser
+from pipelines.flags import build_parser
 
 #: Columns that may differ between two runs over the same input.
 VOLATILE = ("run_id", "created_at", "attempts")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
-from pipelines.options import build_parser
+from pipelines.flags import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -62,3 +62,10 @@ def test_every_path_of_the_source_map_exists() -> None:
         assert (ROOT / name).is_dir()
     for path in re.findall(r"`((?:tests|benchmarks|clip_transforms|pipelines)/[\w/.]+)`", README):
         assert (ROOT / path).exists(), path
+
+
+def test_the_formats_of_the_flag_are_those_of_the_sources() -> None:
+    from clip_transforms import sources
+    from pipelines import flags
+
+    assert flags.FORMATS == sources.FORMATS
