@@ -33,9 +33,8 @@ def dry_run(job: Job, options: Any, *, command: str) -> int:
     """Print units, images, bytes and an estimate of time; with a remote runner its steps and options too."""
     print(f"beamclip {command}, dry run: nothing is written")
     _print_request(job)
-    skipped = None if job.is_local else _missing_credentials(job)
-    if skipped:
-        print(f"skipped: listing the input and trying an image, because {skipped}")
+    if job.unreachable:
+        print(f"skipped: listing the input and trying an image, because {job.unreachable}")
     else:
         _print_size(job)
     if not job.is_local:
@@ -107,44 +106,6 @@ def measure(items: Iterable[PlanItem], *, unit_size: int | None) -> Size:
             open_refs += 1
     size.units += 1 if open_refs else 0
     return size
-
-
-def _missing_credentials(job: Job) -> str | None:
-    """Why the stores of this job cannot be asked from here; None where they can."""
-    urls = [*job.identity.input, job.store.root]
-    for scheme, check in (("gs", _google), ("gcs", _google), ("s3", _amazon)):
-        if any(url.startswith(f"{scheme}://") for url in urls) and not job.store.storage_options.get("anon"):
-            problem = check(job.store.storage_options)
-            if problem:
-                return problem
-    return None
-
-
-def _google(options: Any) -> str | None:
-    if options.get("token") == "anon" or options.get("endpoint_url"):
-        return None
-    try:
-        import google.auth
-        import google.auth.exceptions
-    except ImportError:
-        return "google-auth is not installed here (pip install 'beamclip[gcs]')"
-    try:
-        google.auth.default()
-    except google.auth.exceptions.DefaultCredentialsError:
-        return "there are no Google credentials here (gcloud auth application-default login)"
-    return None
-
-
-def _amazon(options: Any) -> str | None:
-    if options.get("endpoint_url"):
-        return None
-    try:
-        import botocore.session
-    except ImportError:
-        return "botocore is not installed here (pip install 'beamclip[s3]')"
-    if botocore.session.get_session().get_credentials() is None:
-        return "there are no AWS credentials here (aws configure)"
-    return None
 
 
 def _print_graph(job: Job, options: Any) -> None:

@@ -25,6 +25,7 @@ from clip_transforms.sources import (
     with_private_inputs,
 )
 from clip_transforms.storage import Store
+from pipelines.credentials import missing_credentials
 from pipelines.launch import LOCAL_RUNNERS
 from pipelines.options import Identity, identity_from, storage_options
 
@@ -45,6 +46,9 @@ class Job:
     extensions: tuple[Extension, ...]  # of the run that is gone on with; empty for a new one
     label_sets: tuple[LabelSet, ...]
     private_inputs: tuple[str, ...] = ()  # the inputs as given, where that differs
+    unreachable: str | None = (
+        None  # of a dry run with a remote runner: why its stores cannot be asked from here
+    )
     run_id: str = field(default_factory=lambda: secrets.token_hex(6))
     started_at: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat())
 
@@ -72,7 +76,10 @@ def check_request(args: argparse.Namespace, *, labels: bool) -> Job:
     if not hasattr(args, "output"):
         raise RequestError("--output is missing: the folder of the run, for example --output run1")
     store = Store(args.output, options)
-    extensions = read_extensions(store)
+    unreachable = None
+    if getattr(args, "dry_run", False) and getattr(args, "runner", None) not in LOCAL_RUNNERS:
+        unreachable = missing_credentials([store.root, *getattr(args, "input", [])], options)
+    extensions = [] if unreachable else read_extensions(store)
     _check_mode(args, store, extensions)
     going_on = () if getattr(args, "overwrite", False) else tuple(extensions)
     if going_on and going_on[0].config.get("from_run"):
@@ -106,6 +113,7 @@ def check_request(args: argparse.Namespace, *, labels: bool) -> Job:
         extensions=going_on,
         label_sets=_label_sets(args, store, bool(going_on), options) if labels else (),
         private_inputs=private,
+        unreachable=unreachable,
     )
 
 

@@ -114,7 +114,9 @@ def configure_logging(*, verbose: bool) -> None:
     for name in ("clip_transforms", "pipelines"):
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
     if not verbose:
-        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+        # What these say of a failure, with tracebacks, is said once more by the error that they raise.
+        for name in ("apache_beam", "gcsfs", "fsspec", "s3fs", "botocore", "aiobotocore", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=r"apache_beam|google|open_clip|timm|torch")
 
 

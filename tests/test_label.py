@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -378,3 +382,79 @@ def test_one_image_is_a_run(tmp_path: Path) -> None:
     (path,) = write_images(tmp_path / "one", 1)
     assert label(path, tmp_path / "run") == 0
     assert [row["uri"] for row in rows(tmp_path / "run", "embeddings")] == [str(path)]
+
+
+def test_a_remote_dry_run_without_credentials_prints_steps_and_options_and_what_it_skipped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("google.auth")
+    import google.auth
+
+    def nothing() -> None:
+        raise google.auth.exceptions.DefaultCredentialsError("none here")
+
+    monkeypatch.setattr(google.auth, "default", nothing)
+    request = (
+        "label",
+        "--input",
+        "gs://bucket/**/*.jpg",
+        "--prompts",
+        "animals",
+        "--encoder",
+        "fake",
+        "--dry-run",
+    )
+    beams = (
+        "--runner",
+        "DataflowRunner",
+        "--project",
+        "p",
+        "--region",
+        "europe-west1",
+        "--temp_location",
+        "gs://b/t",
+    )
+    assert beamclip(*request, "--output", "gs://bucket/run", *beams) == 0
+    said = capsys.readouterr().out
+    assert (
+        "skipped: listing the input and trying an image, because there are no Google credentials here" in said
+    )
+    assert "project = p" in said and "RunUnits/EmbedAndLabel" in said
+
+
+def test_decode_processes_change_no_row(images: Path, tmp_path: Path) -> None:
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert label(images, one, "--max-failure-rate", 1) == 0
+    assert label(images, two, "--max-failure-rate", 1, "--fetch-processes", 2) == 0
+    assert all_rows(one) == all_rows(two)
+
+
+def test_ctrl_c_exits_130_and_prints_the_command_that_resumes(images: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.label",
+        "--input",
+        images,
+        "--prompts",
+        "everyday",
+        "--output",
+        run,
+    ]
+    command += ["--encoder", "fake?wait_image_ms=400", "--unit-size", "2", "--batch-size", "1"]
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(
+        [str(part) for part in command], cwd=root, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(run.glob("commits/embed/*.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"beamclip label --output {run} --resume" in said
+    assert "Traceback" not in said
+    assert beamclip("label", "--output", run, "--resume", "--quiet") == 0
+    assert len(rows(run, "embeddings")) == 12
