@@ -229,14 +229,26 @@ def _put(store: Store, number: int, record: LeaseRecord) -> int | None:
         if there == record:
             break  # the answer to our own put was lost
         number += 1  # so was that to an earlier one of ours, which raised
-    numbers = _numbers(store)
-    if numbers and numbers[-1] > number:
+    numbers = _numbers_with(store, number)
+    if numbers[-1] > number:
         # The number was free because others had gone past it and cleaned up.
         store.delete([_name(number)])
         return None
     # The one before stays for readers that have just listed it.
     store.delete(_name(old) for old in numbers if old < number - 1)
     return number
+
+
+def _numbers_with(store: Store, number: int) -> list[int]:
+    """The numbers as listed once `number`, just created, or a higher one is among them.
+
+    A listing that lacks it is not to be believed: some stores list nothing while an object goes.
+    """
+    for _ in range(_TRIES):
+        numbers = _numbers(store)
+        if numbers and numbers[-1] >= number:
+            return numbers
+    raise StoreError(f"{store.join(_name(number))} was created and is not listed; try again")
 
 
 def _is_free(held: LeaseRecord, now: float, job_ended: Callable[[str], bool | None] | None) -> bool:

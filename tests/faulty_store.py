@@ -17,6 +17,7 @@ does is said by environment variables, so that it also works in a process of its
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -78,9 +79,11 @@ class FaultyFileSystem(AbstractFileSystem):
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         """The entries of a folder."""
         with os.scandir(self._strip_protocol(path)) as entries:
-            found = [
-                self.info(entry.path) for entry in entries if entry.is_file() or _holds_files(entry.path)
-            ]
+            found = []
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                    if entry.is_file() or _holds_files(entry.path):
+                        found.append(self.info(entry.path))
         return found if detail else [entry["name"] for entry in found]
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:

@@ -277,3 +277,22 @@ def test_an_interrupted_launcher_gives_it_back(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt), Lease.acquire(store, run_id="one"):
         raise KeyboardInterrupt
     assert read_lease(store) is None
+
+
+def test_a_listing_that_shows_nothing_gives_no_second_lease(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Lease.acquire(store, run_id="one", clock=clock)
+    for _ in range(3):
+        first.renew()  # lease/1.json is free again
+    listed = lease_module._numbers
+    blind = iter([True, True])
+
+    def numbers(where: Store) -> list[int]:
+        return [] if next(blind, False) else listed(where)
+
+    monkeypatch.setattr(lease_module, "_numbers", numbers)
+    with pytest.raises(HeldError):
+        Lease.acquire(store, run_id="two", clock=clock)
+    assert not first.lost.is_set()
+    first.check()
