@@ -5,7 +5,7 @@
 | `images`  | a folder of 12 different JPEGs                        |
 | `cache`   | (automatic) a weights cache of the test's own         |
 
-`BEAMCLIP_REQUIRE=chromium,gcs,s3` (CI sets it): tests with these markers must run; a skipped one fails.
+`BEAMCLIP_REQUIRE=chromium,gcs,s3` (CI sets it): tests with these markers must run, and any skipped test fails.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    """A skip of a test that CI requires is a failure."""
+    """Where groups are required, everything is installed: a skip is a failure."""
     report = yield
     groups = {mark.name for mark in item.iter_markers()} & REQUIRED
-    if groups and report.skipped:
+    if REQUIRED and report.skipped:
         report.outcome = "failed"
-        report.longrepr = f"required here ({', '.join(sorted(groups))}), but skipped: {report.longrepr}"
+        report.longrepr = f"nothing may be skipped here, and this was: {report.longrepr}"
     if report.when == "call" and report.passed:
         _ran.update(groups)
     return report
