@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from tenacity import (
+    AsyncRetrying,
+    BaseRetrying,
     RetryCallState,
     Retrying,
     retry_if_exception,
@@ -21,8 +25,9 @@ from tenacity import (
 
 from clip_transforms.elements import ImageError, Reason, RequestError, Stage
 from clip_transforms.fetch_errors import FetchProblem, classify
-from clip_transforms.fetch_remote import read_remote
+from clip_transforms.fetch_remote import AsyncObject, async_object, read_blocking, wait_for
 
+T = TypeVar("T")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL_SCHEMES = ("file", "local")
 _NOT_OPENABLE = (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP)  # sockets, devices without a driver
@@ -67,21 +72,72 @@ def fetch(url: str, options: FetchOptions, *, sleep: Callable[[float], None] = t
     Traceback (most recent call last):
     clip_transforms.elements.ImageError: not found
     """
-    retrying = Retrying(
-        stop=stop_after_attempt(options.attempts),
-        wait=_pause,
-        retry=retry_if_exception(lambda error: isinstance(error, FetchProblem) and error.transient),
-        sleep=sleep,
-        reraise=True,
-    )
+    return _retrying(_attempt, url, options, sleep=sleep)
+
+
+def connect(
+    url: str, options: FetchOptions, *, sleep: Callable[[float], None] = time.sleep
+) -> AsyncObject | None:
+    """The object for `fetch_async`, its store's client opened; None where `fetch` is to read it. Raises as `fetch`."""
+    scheme, _ = _split(url)
+    return None if scheme is None else _retrying(_connect, url, options, sleep=sleep)
+
+
+def connected(url: str, options: FetchOptions) -> AsyncObject | None:
+    """As `connect`, but None too where the client is not open yet, or anything is wrong; does not wait."""
+    scheme, _ = _split(url)
+    if scheme is None:
+        return None
     try:
-        return retrying(_attempt, url, options)
+        return async_object(scheme, url, storage_options=options.storage_options, connect=False)
+    except Exception:  # noqa: BLE001  `connect` is to say what it is
+        return None
+
+
+async def fetch_async(
+    found: AsyncObject, options: FetchOptions, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> bytes:
+    """`fetch` of what `connect` has found, to be awaited on `found.loop`: no thread waits for the answer."""
+    retrying = AsyncRetrying(**_policy(options), sleep=sleep)
+    try:
+        return await retrying(_attempt_async, found, options)
+    except FetchProblem as error:
+        problem = error
+    raise _image_error(problem, retrying)
+
+
+def _retrying(
+    attempt: Callable[[str, FetchOptions], T],
+    url: str,
+    options: FetchOptions,
+    *,
+    sleep: Callable[[float], None],
+) -> T:
+    retrying = Retrying(**_policy(options), sleep=sleep)
+    try:
+        return retrying(attempt, url, options)
     except FetchProblem as error:
         problem = error
     # Raised outside the handler: a chained exception would carry urls into tracebacks.
-    raise ImageError(
-        Stage.FETCH, problem.reason, problem.message, attempts=retrying.statistics["attempt_number"]
-    )
+    raise _image_error(problem, retrying)
+
+
+def _policy(options: FetchOptions) -> dict[str, Any]:
+    return {
+        "stop": stop_after_attempt(options.attempts),
+        "wait": _pause,
+        "retry": retry_if_exception(_may_pass),
+        "reraise": True,
+    }
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, FetchProblem) and error.transient
+
+
+def _image_error(problem: FetchProblem, retrying: BaseRetrying) -> ImageError:
+    attempts = retrying.statistics["attempt_number"]
+    return ImageError(Stage.FETCH, problem.reason, problem.message, attempts=attempts)
 
 
 def _pause(state: RetryCallState) -> float:
@@ -91,35 +147,72 @@ def _pause(state: RetryCallState) -> float:
 
 
 def _attempt(url: str, options: FetchOptions) -> bytes:
-    try:
-        data = _read(url, options)
-    except (FetchProblem, RequestError):
-        raise
-    except Exception as error:  # noqa: BLE001  a store's client may raise anything
-        problem = classify(error, timeout_s=options.timeout_s)
-    else:
-        if 0 < len(data) <= options.max_bytes:
-            return data
-        if data:
-            problem = FetchProblem(Reason.TOO_MANY_BYTES, f"more than {options.max_bytes} bytes")
-        else:
-            problem = FetchProblem(Reason.EMPTY, "no bytes")
-    raise problem
+    with _classified(options):
+        return _checked(_read(url, options), options)
+
+
+async def _attempt_async(found: AsyncObject, options: FetchOptions) -> bytes:
+    with _classified(options):
+        return _checked(await found.read(max_bytes=options.max_bytes, timeout_s=options.timeout_s), options)
+
+
+def _connect(url: str, options: FetchOptions) -> AsyncObject | None:
+    scheme, _ = _split(url)
+    with _classified(options):
+        return async_object(scheme or "", url, storage_options=options.storage_options, connect=True)
+
+
+class _classified:
+    """Turns what a store's client raises into a FetchProblem."""
+
+    __slots__ = ("_options",)
+
+    def __init__(self, options: FetchOptions) -> None:
+        self._options = options
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, (FetchProblem, RequestError)):
+            raise classify(error, timeout_s=self._options.timeout_s) from error
+
+
+def _checked(data: bytes, options: FetchOptions) -> bytes:
+    if not data:
+        raise FetchProblem(Reason.EMPTY, "no bytes")
+    if len(data) > options.max_bytes:
+        raise FetchProblem(Reason.TOO_MANY_BYTES, f"more than {options.max_bytes} bytes")
+    return data
+
+
+def _split(url: str) -> tuple[str | None, str]:
+    """(scheme of a remote url or None, the path where it is local).
+
+    >>> _split("gs://bucket/a.jpg"), _split("/a.jpg"), _split("file:///a.jpg")
+    (('gs', ''), (None, '/a.jpg'), (None, '/a.jpg'))
+    """
+    match = _SCHEME.match(url)
+    if match is None:
+        return None, url
+    scheme = match[1].lower()
+    return (None, url[match.end() :]) if scheme in _LOCAL_SCHEMES else (scheme, "")
 
 
 def _read(url: str, options: FetchOptions) -> bytes:
-    match = _SCHEME.match(url)
-    if match is None:
-        return _read_local(url, options.max_bytes)
-    scheme = match[1].lower()
-    if scheme in _LOCAL_SCHEMES:
-        return _read_local(url[match.end() :], options.max_bytes)
-    return read_remote(
+    scheme, path = _split(url)
+    if scheme is None:
+        return _read_local(path, options.max_bytes)
+    storage_options = options.storage_options
+    found = async_object(scheme, url, storage_options=storage_options, connect=True)
+    if found is not None:
+        return wait_for(found, max_bytes=options.max_bytes, timeout_s=options.timeout_s)
+    return read_blocking(
         scheme,
         url,
         max_bytes=options.max_bytes,
         timeout_s=options.timeout_s,
-        storage_options=options.storage_options,
+        storage_options=storage_options,
     )
 
 

@@ -1,4 +1,4 @@
-"""One attempt to read a remote object: the process's filesystem clients, HTTP by streaming, and deadlines.
+"""One attempt to read a remote object: on the event loop of its store's client or in a thread, with a deadline.
 
 Retries hidden in the clients. s3fs multiplies its own five by botocore's five: both are turned off here, so
 that an attempt is one request. gcsfs asks up to six times on 408, 429, 500 to 504 and lost connections, with waits
@@ -13,7 +13,9 @@ import asyncio
 import concurrent.futures
 import re
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from clip_transforms.client_options import HTTP
@@ -24,6 +26,7 @@ from clip_transforms.filesystems import (
     borrow_filesystem,
     is_blocking,
     open_filesystem,
+    opened_filesystem,
     unfit_options,
 )
 
@@ -33,15 +36,98 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _CHARACTERS_OF_A_URL = re.compile(r"[!#-;=?-Z_a-z~\[\]]+")
 
 
-def read_remote(
-    scheme: str, url: str, *, max_bytes: int, timeout_s: float, storage_options: Mapping[str, object]
-) -> bytes:
-    """At most max_bytes + 1 bytes of the object, in one ranged request; ends within timeout_s (and 2 s).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsyncObject:
+    """An object of a store whose asyncio client is open in this process; read on the client's own loop."""
 
+    store: Any
+    scheme: str
+    url: str
+    path: str
+    storage_options: Mapping[str, object]
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where `read` is to be awaited."""
+        loop: asyncio.AbstractEventLoop = self.store.loop
+        return loop
+
+    async def read(self, *, max_bytes: int, timeout_s: float) -> bytes:
+        """At most max_bytes + 1 bytes, in one ranged request; ends within timeout_s (and 2 s), also where the
+        client swallows its cancellation. Raises FetchProblem, RequestError, TimeoutError or what the client raises.
+        """
+        with _named_problems(self.url, self.storage_options):
+            reading = asyncio.ensure_future(self._request(max_bytes))
+            try:
+                done, _ = await asyncio.wait({reading}, timeout=timeout_s)
+                if not done:
+                    reading.add_done_callback(_heard)
+                    reading.cancel()
+                    await asyncio.wait({reading}, timeout=_GRACE_S)
+                    raise TimeoutError
+            finally:
+                reading.cancel()  # of no effect on what has ended
+            return bytes(reading.result())
+
+    def _request(self, max_bytes: int) -> Coroutine[Any, Any, bytes]:
+        if self.scheme in HTTP:
+            return _read_http(self.store, self.url, max_bytes)
+        request: Coroutine[Any, Any, bytes] = self.store._cat_file(self.path, start=0, end=max_bytes + 1)
+        return request
+
+
+def async_object(
+    scheme: str, url: str, *, storage_options: Mapping[str, object], connect: bool
+) -> AsyncObject | None:
+    """The object to read with asyncio; None where its store has no asyncio client.
+
+    connect: open the client if it is not open yet, which may take a while; else the answer is None then.
     Raises FetchProblem, RequestError (a package is missing, an option is unknown), or what the client raises.
     """
+    if scheme == "memory":
+        return None
+    with _named_problems(url, storage_options):
+        if is_blocking(url):
+            return None
+        place = (open_filesystem if connect else opened_filesystem)(
+            url, storage_options, hidden_retries=False
+        )
+    if place is None:
+        return None
+    store, path = place
+    return AsyncObject(store=store, scheme=scheme, url=url, path=path, storage_options=storage_options)
+
+
+def read_blocking(
+    scheme: str, url: str, *, max_bytes: int, timeout_s: float, storage_options: Mapping[str, object]
+) -> bytes:
+    """At most max_bytes + 1 bytes from a store without an asyncio client (sftp, ftp, hdfs, memory, ...).
+
+    Ends within timeout_s; a thread that hangs is left behind. Raises as AsyncObject.read.
+    """
+    with _named_problems(url, storage_options):
+        if scheme == "memory":
+            store, path = open_filesystem(url, storage_options, hidden_retries=False)
+            return bytes(store.cat_file(path, start=0, end=max_bytes + 1))
+        return _in_thread(lambda: _read_blocking(url, max_bytes, storage_options), timeout_s)
+
+
+def wait_for(found: AsyncObject, *, max_bytes: int, timeout_s: float) -> bytes:
+    """`found.read` from another thread than its loop's."""
+    future = asyncio.run_coroutine_threadsafe(
+        found.read(max_bytes=max_bytes, timeout_s=timeout_s), found.loop
+    )
     try:
-        return _read(scheme, url, max_bytes, timeout_s, storage_options)
+        return future.result(timeout_s + 2 * _GRACE_S)
+    except concurrent.futures.TimeoutError:
+        future.cancel()  # where the loop itself hangs
+        raise
+
+
+@contextmanager
+def _named_problems(url: str, storage_options: Mapping[str, object]) -> Iterator[None]:
+    try:
+        yield
     except BadUrlError as error:
         raise FetchProblem(Reason.BAD_NAME, error.problem) from None
     except TypeError as error:  # s3fs and HTTP look at options with the first request
@@ -50,30 +136,13 @@ def read_remote(
         raise
 
 
-def _read(
-    scheme: str, url: str, max_bytes: int, timeout_s: float, storage_options: Mapping[str, object]
-) -> bytes:
-    if scheme != "memory" and is_blocking(url):
-        return _in_thread(lambda: _read_blocking(url, max_bytes, storage_options), timeout_s)
-    store, path = open_filesystem(url, storage_options, hidden_retries=False)
-    if scheme == "memory":
-        return bytes(store.cat_file(path, start=0, end=max_bytes + 1))
-    if scheme in HTTP:
-        return _wait(store.loop, _read_http(store, url, max_bytes), timeout_s)
-    return _wait(store.loop, store._cat_file(path, start=0, end=max_bytes + 1), timeout_s)
-
-
-def _wait(loop: asyncio.AbstractEventLoop, reading: Coroutine[Any, Any, bytes], timeout_s: float) -> bytes:
-    future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(reading, timeout_s), loop)
-    try:
-        return bytes(future.result(timeout_s + _GRACE_S))
-    except concurrent.futures.TimeoutError:
-        future.cancel()  # where the client swallowed wait_for's cancellation, or the loop itself hangs
-        raise
+def _heard(reading: asyncio.Future[bytes]) -> None:
+    """Take note of how a request that was given up has ended, or asyncio logs what it raised."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def _read_blocking(url: str, max_bytes: int, storage_options: Mapping[str, object]) -> bytes:
-    """From a store without an asyncio client (sftp, ftp, hdfs, ...), in a thread that is left behind if it hangs."""
     with borrow_filesystem(url, storage_options) as (store, path):
         return bytes(store.cat_file(path, start=0, end=max_bytes + 1))
 

@@ -25,6 +25,7 @@ _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)(?=://|::[^:]*://)")
 
 _clients: dict[tuple[object, ...], Any] = {}
 _idle: dict[tuple[object, ...], queue.LifoQueue[Any]] = {}
+_made: dict[tuple[object, ...], tuple[Mapping[str, Any], str]] = {}
 _lock = threading.RLock()
 
 
@@ -87,6 +88,17 @@ def open_filesystem(
         return _clients[place.key], place.path
 
 
+def opened_filesystem(
+    url: str, storage_options: Mapping[str, object], *, hidden_retries: bool = True
+) -> tuple[Any, str] | None:
+    """As `open_filesystem`, of an asyncio client that is open already; None if it is not. Connects to nothing."""
+    if is_chain(url):
+        return None
+    place = _find(url, storage_options, hidden_retries=hidden_retries)
+    client = _clients.get(place.key)
+    return None if client is None else (client, place.path)
+
+
 @contextlib.contextmanager
 def borrow_filesystem(url: str, storage_options: Mapping[str, object]) -> Iterator[tuple[Any, str]]:
     """A file system that nobody else uses meanwhile, and the path in it; kept for the next if all went well.
@@ -139,12 +151,13 @@ class _Place:
     path: str
     given: Mapping[str, object]  # the user's options
     options: Mapping[str, Any]  # and what we and the url add
+    spelt: str  # these options, as a key
     hidden_retries: bool
 
     @property
     def key(self) -> tuple[object, ...]:
         """What tells one client from another; the process too, as an event loop does not survive a fork."""
-        return os.getpid(), self.family, self.hidden_retries, repr(sorted(self.options.items()))
+        return os.getpid(), self.family, self.hidden_retries, self.spelt
 
     def connect(self, **how: object) -> Any:
         try:
@@ -159,7 +172,7 @@ class _Place:
 def _find(url: str, storage_options: Mapping[str, object], *, hidden_retries: bool = True) -> _Place:
     protocol = protocol_of(url)
     family = _class_of(url)
-    options = client_options(protocol, storage_options, hidden_retries=hidden_retries)
+    options, spelt = _options(protocol, storage_options, hidden_retries=hidden_retries)
     if match := _PROTOCOL.match(url):
         url = match[1].lower() + url[match.end() :]
     try:
@@ -168,7 +181,21 @@ def _find(url: str, storage_options: Mapping[str, object], *, hidden_retries: bo
         path = str(family._strip_protocol(url))
     except ValueError as error:
         raise BadUrlError(f"{shown(url)} cannot be used: not a valid url") from error
-    return _Place(family, url, path, storage_options, {**options, **inside}, hidden_retries)
+    if inside:
+        options = {**options, **inside}
+        spelt = repr(sorted(options.items()))
+    return _Place(family, url, path, storage_options, options, spelt, hidden_retries)
+
+
+def _options(
+    protocol: str, storage_options: Mapping[str, object], *, hidden_retries: bool
+) -> tuple[Mapping[str, Any], str]:
+    """A client's options, and these spelt out; made once, as every single image is looked up by them."""
+    key = (protocol, hidden_retries, repr(sorted(storage_options.items())))
+    if key not in _made:
+        options = client_options(protocol, storage_options, hidden_retries=hidden_retries)
+        _made[key] = options, repr(sorted(options.items()))
+    return _made[key]
 
 
 def _class_of(url: str) -> Any:

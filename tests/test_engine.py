@@ -20,6 +20,7 @@ from clip_transforms.engine import (
     EngineOptions,
     Progress,
     engine_for,
+    fetchers,
 )
 from clip_transforms.engine import stages as engine_stages
 from clip_transforms.images import decode_to_pixels
@@ -209,7 +210,7 @@ def test_what_fetching_raises(engines: list[Engine], monkeypatch: pytest.MonkeyP
             raise ImageError(Stage.FETCH, Reason.TIMEOUT, "no answer in 60 s", attempts=4)
         raise OSError("https://user:secret@host/x")
 
-    monkeypatch.setattr(engine_stages, "fetch", fetch)
+    monkeypatch.setattr(fetchers, "fetch", fetch)
     engine = Engine(fake(), options())
     engines.append(engine)
     sink, _ = run_one(engine, [ref("slow", url="slow"), ref("odd", url="odd")])
@@ -221,10 +222,11 @@ def test_what_fetching_raises(engines: list[Engine], monkeypatch: pytest.MonkeyP
 def test_a_store_that_cannot_be_read_here_fails_the_unit(
     engines: list[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fetch(url: str, _options: object) -> bytes:
+    def connect(url: str, _options: object) -> None:
         raise RequestError("gcsfs is not installed")
 
-    monkeypatch.setattr(engine_stages, "fetch", fetch)
+    monkeypatch.setattr(fetchers, "connect", connect)
+    monkeypatch.setattr(fetchers, "connected", lambda url, options: None)
     engine = Engine(fake(), options())
     engines.append(engine)
     with pytest.raises(RequestError, match="gcsfs"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ftplib
 import os
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +17,7 @@ import fsspec
 import pytest
 
 from clip_transforms.elements import ImageError, Reason, RequestError, Stage
-from clip_transforms.fetch import FetchOptions, fetch
+from clip_transforms.fetch import FetchOptions, connect, connected, fetch, fetch_async
 from clip_transforms.fetch_errors import classify
 from clip_transforms.filesystems import open_filesystem
 
@@ -125,10 +127,35 @@ def server() -> Iterator[str]:
     thread.join()
 
 
+def on_the_loop(url: str, options: FetchOptions, *, sleep: Callable[[float], object] = time.sleep) -> bytes:
+    """`fetch` as the engine does it: awaited on the client's loop, or in this thread where there is none."""
+
+    async def wait(seconds: float) -> None:
+        sleep(seconds)
+
+    found = connect(url, options, sleep=sleep)
+    if found is None:
+        return fetch(url, options, sleep=sleep)
+    again = connected(url, options)
+    assert again is not None and again.store is found.store
+    waiting = asyncio.run_coroutine_threadsafe(fetch_async(again, options, sleep=wait), again.loop)
+    return waiting.result(30)
+
+
+@pytest.fixture(params=["thread", "loop"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test fetches from a thread that waits, and from the loop."""
+    if request.param == "loop":
+        monkeypatch.setattr(sys.modules[__name__], "get", on_the_loop)
+
+
+get = fetch
+
+
 def failure(url: str, **options: object) -> ImageError:
     waits: list[float] = []
     with pytest.raises(ImageError) as caught:
-        fetch(url, FetchOptions(**options), sleep=waits.append)
+        get(url, FetchOptions(**options), sleep=waits.append)
     error = caught.value
     assert error.stage is Stage.FETCH
     assert len(waits) == error.attempts - 1
@@ -143,11 +170,11 @@ def failure(url: str, **options: object) -> ImageError:
 
 @pytest.mark.parametrize("path", ["whole/", "ranged/", "short/", "odd416/", "redirect/"])
 def test_http_bodies(server: str, path: str) -> None:
-    assert fetch(server + path, FetchOptions()) == BODY
+    assert get(server + path, FetchOptions()) == BODY
 
 
 def test_one_ranged_request(server: str) -> None:
-    fetch(server + "ranged/", FetchOptions(max_bytes=5000))
+    get(server + "ranged/", FetchOptions(max_bytes=5000))
     assert len(Handler.seen) == 1
     headers = Handler.seen[0][1]
     assert (headers["range"], headers["accept-encoding"]) == ("bytes=0-5000", "identity")
@@ -177,21 +204,21 @@ def test_http_failures(server: str, path: str, reason: Reason, message: str, att
 
 def test_http_retries_wait_as_the_server_asks(server: str) -> None:
     waits: list[float] = []
-    assert fetch(server + "flaky/503", FetchOptions(), sleep=waits.append) == BODY
+    assert get(server + "flaky/503", FetchOptions(), sleep=waits.append) == BODY
     assert waits == [7.0, 7.0]
 
 
 def test_backoff_grows_and_is_bounded(server: str) -> None:
     waits: list[float] = []
     with pytest.raises(ImageError):
-        fetch(server + "status/500", FetchOptions(attempts=9), sleep=waits.append)
+        get(server + "status/500", FetchOptions(attempts=9), sleep=waits.append)
     for number, wait in enumerate(waits):
         assert min(20.0, 0.5 * 2**number) <= wait <= min(20.0, 0.5 * 2**number) + 0.5
 
 
 def test_limits_on_bytes(server: str) -> None:
     for path in ("whole/", "ranged/", "short/", "redirect/"):
-        assert len(fetch(server + path, FetchOptions(max_bytes=len(BODY)))) == len(BODY)
+        assert len(get(server + path, FetchOptions(max_bytes=len(BODY)))) == len(BODY)
         error = failure(server + path, max_bytes=len(BODY) - 1)
         assert (error.reason, error.message) == (Reason.TOO_MANY_BYTES, "more than 2047 bytes")
 
@@ -218,22 +245,22 @@ def test_connections_that_fail() -> None:
 
 def test_urls_are_sent_as_they_are_given(server: str) -> None:
     for path in ("ranged/?a=%2F%2f&b=x+y", "ranged/?q=[1]", "ranged/?q=a%20b"):
-        fetch(server + path, FetchOptions())
+        get(server + path, FetchOptions())
         assert Handler.seen[-1][0] == "/what/" + path
-    fetch(server + "whole/a b ü", FetchOptions())
+    get(server + "whole/a b ü", FetchOptions())
     assert Handler.seen[-1][0] == "/what/whole/a%20b%20%C3%BC"
 
 
 def test_http_takes_its_options_only(server: str) -> None:
     options = {"headers": {"X-Key": "1"}, "token": "anon", "endpoint_url": "elsewhere"}
-    fetch(server + "ranged/", FetchOptions(storage_options=options))
+    get(server + "ranged/", FetchOptions(storage_options=options))
     assert Handler.seen[-1][1]["x-key"] == "1"
     assert "anon" not in repr(FetchOptions(storage_options=options))
 
 
 def test_threads_share_one_client(server: str) -> None:
     with ThreadPoolExecutor(16) as pool:
-        bodies = list(pool.map(lambda n: fetch(f"{server}ranged/{n}", FetchOptions()), range(1, 200)))
+        bodies = list(pool.map(lambda n: get(f"{server}ranged/{n}", FetchOptions()), range(1, 200)))
     assert [len(body) for body in bodies] == list(range(1, 200))
     clients = {id(open_filesystem(f"http://{host}/", hidden_retries=False)[0]) for host in ("one", "two")}
     assert len(clients) == 1 and open_filesystem("http://one/")[0]
@@ -262,7 +289,7 @@ STORES = pytest.mark.parametrize(("scheme", "options"), [("s3", s3), ("gs", gcs)
 @STORES
 def test_stores_read_with_one_ranged_request(server: str, scheme: str, options: object) -> None:
     given = options(server)  # type: ignore[operator]
-    assert fetch(f"{scheme}://what/ranged/", FetchOptions(storage_options=given)) == BODY
+    assert get(f"{scheme}://what/ranged/", FetchOptions(storage_options=given)) == BODY
     assert len(Handler.seen) == 1
     assert Handler.seen[0][1]["range"] == f"bytes=0-{100 * 2**20}"
     error = failure(f"{scheme}://what/ranged/", storage_options=given, max_bytes=100)
@@ -301,7 +328,7 @@ def test_a_store_that_hangs(server: str, scheme: str, options: object) -> None:
 @STORES
 def test_names_are_taken_literally(server: str, scheme: str, options: object) -> None:
     given = FetchOptions(storage_options=options(server))  # type: ignore[operator]
-    fetch(f"{scheme}://what/whole/?a#b[c]*%20::d#1", given)
+    get(f"{scheme}://what/whole/?a#b[c]*%20::d#1", given)
     assert "%3Fa%23b%5Bc%5D" in Handler.seen[-1][0].replace("[", "%5B").replace("]", "%5D")
     assert "%2520::d%231" in Handler.seen[-1][0].replace("%3A", ":")
 
@@ -312,7 +339,7 @@ def test_names_are_taken_literally(server: str, scheme: str, options: object) ->
 def test_memory() -> None:
     store = fsspec.filesystem("memory")
     store.pipe({"/fetch/a#b?[c].jpg": BODY, "/fetch/empty": b""})
-    assert fetch("memory://fetch/a#b?[c].jpg", FetchOptions()) == BODY
+    assert get("memory://fetch/a#b?[c].jpg", FetchOptions()) == BODY
     assert failure("memory://fetch/a#b?[c].jpg", max_bytes=10).reason is Reason.TOO_MANY_BYTES
     assert failure("memory://fetch/empty").reason is Reason.EMPTY
     assert failure("memory://fetch/none").reason is Reason.NOT_FOUND
@@ -340,7 +367,7 @@ def test_unknown_stores_and_options() -> None:
     error = failure("nosuch://bucket/x.jpg")
     assert (error.reason, error.message) == (Reason.BAD_NAME, "no store is known for the scheme 'nosuch'")
     with pytest.raises(RequestError, match="the storage options anon, nosuch do not fit s3://"):
-        fetch("s3://bucket/key", FetchOptions(storage_options={"nosuch": 1, "anon": True}))
+        get("s3://bucket/key", FetchOptions(storage_options={"nosuch": 1, "anon": True}))
     for name in ("max_bytes", "timeout_s", "attempts"):
         with pytest.raises(RequestError, match=f"{name} is 0; it must be above 0"):
             FetchOptions(**{name: 0})
@@ -352,11 +379,11 @@ def test_unknown_stores_and_options() -> None:
 def test_local_files(tmp_path: Path) -> None:
     odd = tmp_path / "a#b?[c]%20 ü.jpg"
     odd.write_bytes(BODY)
-    assert fetch(str(odd), FetchOptions()) == BODY
-    assert fetch(f"file://{odd}", FetchOptions()) == BODY
-    assert fetch(str(odd), FetchOptions(max_bytes=len(BODY))) == BODY
+    assert get(str(odd), FetchOptions()) == BODY
+    assert get(f"file://{odd}", FetchOptions()) == BODY
+    assert get(str(odd), FetchOptions(max_bytes=len(BODY))) == BODY
     assert failure(str(odd), max_bytes=len(BODY) - 1).reason is Reason.TOO_MANY_BYTES
-    assert fetch("/proc/self/status", FetchOptions()).startswith(b"Name:")  # says its size is 0
+    assert get("/proc/self/status", FetchOptions()).startswith(b"Name:")  # says its size is 0
 
 
 def test_local_failures(tmp_path: Path) -> None:
@@ -396,7 +423,7 @@ def test_a_local_error_that_may_pass(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (error.reason, error.attempts) == (Reason.FORBIDDEN, 2)  # the first was tried again
     errors.append(OSError(5, "I/O error"))
     waits: list[float] = []
-    assert fetch(str(tmp_path / "x"), FetchOptions(), sleep=waits.append) == BODY
+    assert get(str(tmp_path / "x"), FetchOptions(), sleep=waits.append) == BODY
     assert len(waits) == 1
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from clip_transforms.elements import ImageInfo, ImageRef, RequestError, Stage
 from clip_transforms.encoders.base import Preprocess, UInt8
-from clip_transforms.engine.stages import failure_of, timed_decode, timed_fetch
+from clip_transforms.engine.fetchers import Fetchers
+from clip_transforms.engine.stages import failure_of, timed_decode
 from clip_transforms.fetch import FetchOptions
 from clip_transforms.images import DecodeOptions
 
@@ -80,10 +81,8 @@ class _Child:
         self._setup: Setup = connection.recv()
         self._shared = SharedSlots(memory, slots=self._setup.slots, preprocess=self._setup.preprocess)
         self._sending = threading.Lock()
-        self._to_fetch: SimpleQueue[Request] = SimpleQueue()
         self._to_decode: SimpleQueue[tuple[Request, bytes, float | None]] = SimpleQueue()
-        for number in range(self._setup.fetch_threads):
-            threading.Thread(target=self._fetch_loop, name=f"fetch-{number}", daemon=True).start()
+        self._fetchers = Fetchers(self, self._setup.fetch, limit=self._setup.fetch_threads, name="fetch")
         for number in range(self._setup.decode_threads):
             threading.Thread(target=self._decode_loop, name=f"decode-{number}", daemon=True).start()
 
@@ -93,21 +92,27 @@ class _Child:
         while True:
             request: Request = self._connection.recv()
             if request.payload is None:
-                self._to_fetch.put(request)
+                self._fetchers.put(request, request.url)
             else:
                 self._to_decode.put((request, request.payload, None))
 
-    def _fetch_loop(self) -> None:
-        while True:
-            request = self._to_fetch.get()
-            self._shared.states[request.slot] = FETCHING
-            try:
-                data, fetch_s = timed_fetch(request.url, self._setup.fetch)
-            except BaseException as error:  # noqa: BLE001  one image must not end the thread
-                self._send(_problem(request, error, Stage.FETCH))
-            else:
-                self._shared.states[request.slot] = QUEUED
-                self._to_decode.put((request, data, fetch_s))
+    def begin(self, request: Request) -> bool:
+        """A fetch begins."""
+        self._shared.states[request.slot] = FETCHING
+        return True
+
+    def arrived(self, request: Request, data: bytes, seconds: float) -> None:
+        """An image's bytes are here."""
+        self._shared.states[request.slot] = QUEUED
+        self._to_decode.put((request, data, seconds))
+
+    def missed(self, request: Request, error: BaseException) -> None:
+        """An image's bytes cannot be had."""
+        self._send(_problem(request, error, Stage.FETCH))
+
+    def broken(self, error: BaseException) -> None:  # noqa: ARG002
+        """Fetching cannot go on: the parent starts another process."""
+        os._exit(1)
 
     def _decode_loop(self) -> None:
         while True:

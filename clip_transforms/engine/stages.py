@@ -11,8 +11,9 @@ from typing import Protocol
 from clip_transforms.elements import Failure, ImageError, ImageInfo, ImageRef, Reason, RequestError, Stage
 from clip_transforms.encoders.base import Preprocess, UInt8
 from clip_transforms.engine.encode import describe
+from clip_transforms.engine.fetchers import Fetchers
 from clip_transforms.engine.units import Task
-from clip_transforms.fetch import FetchOptions, fetch
+from clip_transforms.fetch import FetchOptions
 from clip_transforms.images import DecodeOptions, decode_to_pixels
 
 
@@ -63,13 +64,6 @@ def failure_of(ref: ImageRef, error: BaseException, stage: Stage) -> Failure:
     )
 
 
-def timed_fetch(url: str, options: FetchOptions) -> tuple[bytes, float]:
-    """The bytes behind a url and the seconds it took; raises as fetch.fetch."""
-    started = time.perf_counter()
-    data = fetch(url, options)
-    return data, time.perf_counter() - started
-
-
 def timed_decode(
     data: bytes, options: DecodeOptions, preprocess: Preprocess
 ) -> tuple[UInt8, ImageInfo, float]:
@@ -102,7 +96,7 @@ def guarded(run: Callable[[], None], outlet: Outlet) -> Callable[[], None]:
 
 
 class ThreadStages:
-    """Fetch threads, which mostly wait, and decode threads, which mostly run outside the GIL."""
+    """Fetches, which mostly wait, and decode threads, which mostly run outside the GIL."""
 
     def __init__(
         self,
@@ -115,16 +109,11 @@ class ThreadStages:
         decode_threads: int,
     ) -> None:
         self._outlet = outlet
-        self._fetch_options = fetch
         self._decode_options = decode
         self._preprocess = preprocess
         self._closed = False
-        self._to_fetch: SimpleQueue[Task | None] = SimpleQueue()
         self._to_decode: SimpleQueue[Task | None] = SimpleQueue()
-        self._fetchers = [
-            start_thread(f"beamclip-fetch-{number}", guarded(self._fetch_loop, outlet))
-            for number in range(fetch_threads)
-        ]
+        self._fetchers = Fetchers(self, fetch, limit=fetch_threads, name="beamclip-fetch")
         self._decoders = [
             start_thread(f"beamclip-decode-{number}", guarded(self._decode_loop, outlet))
             for number in range(decode_threads)
@@ -132,32 +121,43 @@ class ThreadStages:
 
     def put(self, task: Task) -> None:
         """Queue a task for fetching, or for decoding if it came with its bytes."""
-        (self._to_fetch if task.data is None else self._to_decode).put(task)
+        if task.data is None:
+            self._fetchers.put(task, task.ref.url)
+        else:
+            self._to_decode.put(task)
 
     def close(self) -> list[threading.Thread]:
         """End the threads after what each is doing."""
         self._closed = True
-        for _ in self._fetchers:
-            self._to_fetch.put(None)
+        self._fetchers.close()
         for _ in self._decoders:
             self._to_decode.put(None)
         return self._decoders
 
-    def _fetch_loop(self) -> None:
-        while (task := self._to_fetch.get()) is not None and not self._closed:
-            if task.unit.dead:
-                self._outlet.dropped(task)
-                continue
-            try:
-                task.data, task.fetch_s = timed_fetch(task.ref.url, self._fetch_options)
-            except RequestError as error:  # this machine cannot read the store at all: no image's fault
-                task.unit.fail(error)
-                self._outlet.dropped(task)
-            except BaseException as error:  # noqa: BLE001  one image must not end the thread
-                self._outlet.failed(task, failure_of(task.ref, error, Stage.FETCH))
-            else:
-                self._outlet.fetched(task, len(task.data))
-                self._to_decode.put(task)
+    def begin(self, task: Task) -> bool:
+        """A task's fetch begins, unless its unit has ended."""
+        if task.unit.dead:
+            self._outlet.dropped(task)
+            return False
+        return True
+
+    def arrived(self, task: Task, data: bytes, seconds: float) -> None:
+        """A task's bytes are here."""
+        task.data, task.fetch_s = data, seconds
+        self._outlet.fetched(task, len(data))
+        self._to_decode.put(task)
+
+    def missed(self, task: Task, error: BaseException) -> None:
+        """A task's bytes cannot be had."""
+        if isinstance(error, RequestError):  # this machine cannot read the store at all: no image's fault
+            task.unit.fail(error)
+            self._outlet.dropped(task)
+        else:
+            self._outlet.failed(task, failure_of(task.ref, error, Stage.FETCH))
+
+    def broken(self, error: BaseException) -> None:
+        """Fetching cannot go on."""
+        self._outlet.broken(error)
 
     def _decode_loop(self) -> None:
         while (task := self._to_decode.get()) is not None and not self._closed:
