@@ -178,7 +178,7 @@ def clipart_drawings(source: Source, folder: Path, emoji: Emoji) -> Iterator[Dra
         concept = None
         for size in range(min(len(words), 3), 0, -1):
             found = concept_of(words[:size], emoji)
-            if found is not None and found.weight > 0.1:
+            if found is not None and (found.weight > 0.1 or not found.emoji):
                 concept = found
                 break
         if concept is None and kinds and kinds[0] in SPECIFIC:

@@ -158,6 +158,8 @@ def base_name(label: str) -> str:
     return label.removeprefix("oncoming ").strip()
 
 
+# Things without an emoji are three quarters of all concepts, each in few styles, and are asked for less.
+NOT_AN_EMOJI = 0.05
 # Faces, people and symbols are a third of all emoji and a small part of what people ask for.
 GROUP_WEIGHT = {0: 0.05, 1: 0.06, 3: 1.0, 4: 1.0, 5: 1.0, 6: 1.0, 7: 1.0, 8: 0.03}
 
@@ -316,7 +318,8 @@ def concept_of(words: Sequence[str], emoji: Emoji, extra_tags: Sequence[str] = (
                 name=known.name if known else noun,
                 captions=captions,
                 tags=unique([*extra_tags, *tags]),
-                weight=(0.6 if len(words) == len(tail) else 0.35) * (1.0 if known is not None else 0.4),
+                weight=(0.6 if len(words) == len(tail) else 0.35)
+                * (1.0 if known is not None else NOT_AN_EMOJI),
                 emoji=known is not None,
             )
     return None
