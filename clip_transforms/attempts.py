@@ -58,13 +58,15 @@ class Attempts:
             if self._store.create(attempt_name(number, task, unit), data):
                 return contained
         self._store.create(attempt_name(CONTAINED_FROM, task, unit), data)
-        _logger.warning(
-            "unit %s is begun for at least the third time: its images are decoded in a child process from now on; "
-            "should this process die again, it is not one of them that kills it",
+        with self._lock:
+            level = logging.INFO if self._contained else logging.WARNING  # once a process is enough
+            self._contained = True
+        _logger.log(
+            level,
+            "unit %s is begun for at least the third time: from now on, images are decoded in a child process; "
+            "should this process die again, none of them kills it",
             unit,
         )
-        with self._lock:
-            self._contained = True
         return True
 
     def _look(self) -> bool:
