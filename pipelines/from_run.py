@@ -18,9 +18,10 @@ from clip_transforms.sweep import overwrite
 from pipelines.closing import close, run_graph
 from pipelines.job import Job, encoder_spec, engine_options, load_label_sets, stored_identity
 from pipelines.launch import beam_options, configure_logging
-from pipelines.options import IDENTITY_DEFAULTS, Identity, identity_from, storage_options
+from pipelines.options import IDENTITY_DEFAULTS, Identity, identity_from
 from pipelines.planning import make_config
 from pipelines.preflight import load_encoder
+from pipelines.storage_options import storage_options
 
 #: Options that may stand beside --from-run, besides those of the machine and the store.
 _ALLOWED = {

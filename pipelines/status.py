@@ -10,7 +10,7 @@ from typing import Any
 
 from clip_transforms.elements import RequestError
 from pipelines.launch import Exit, configure_logging, guarded
-from pipelines.options import storage_options
+from pipelines.storage_options import storage_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
