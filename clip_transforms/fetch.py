@@ -22,6 +22,7 @@ from tenacity import (
 from clip_transforms.elements import ImageError, Reason, RequestError, Stage
 from clip_transforms.fetch_errors import FetchProblem, classify
 from clip_transforms.fetch_remote import read_remote
+from clip_transforms.retries import REPEATS
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL_SCHEMES = ("file", "local")
@@ -71,6 +72,7 @@ def fetch(url: str, options: FetchOptions, *, sleep: Callable[[float], None] = t
         stop=stop_after_attempt(options.attempts),
         wait=_pause,
         retry=retry_if_exception(lambda error: isinstance(error, FetchProblem) and error.transient),
+        before_sleep=lambda state: REPEATS.note(),  # noqa: ARG005
         sleep=sleep,
         reraise=True,
     )
