@@ -18,9 +18,11 @@ from clip_transforms.sweep import overwrite
 from pipelines.closing import close, run_graph
 from pipelines.job import Job, encoder_spec, engine_options, load_label_sets, stored_identity
 from pipelines.launch import beam_options, configure_logging
-from pipelines.options import IDENTITY_DEFAULTS, Identity, identity_from, storage_options
+from pipelines.options import IDENTITY_DEFAULTS, Identity, identity_from
 from pipelines.planning import make_config
 from pipelines.preflight import load_encoder
+from pipelines.run_plan import run_plan
+from pipelines.storage_options import storage_options
 
 #: Options that may stand beside --from-run, besides those of the machine and the store.
 _ALLOWED = {
@@ -85,7 +87,7 @@ def check_from_run(args: argparse.Namespace) -> tuple[Job, Store]:
         )
     options = storage_options(getattr(args, "storage_option", []))
     source = Store(args.from_run, options)
-    extensions = read_extensions(source)
+    extensions = run_plan(source)
     if not extensions or extensions[0].config.get("from_run"):
         raise RequestError(f"--from-run {source.root}: there is no run with embeddings (no plan/*/plan.json)")
     _check_complete(source)
@@ -123,7 +125,7 @@ def _wanted_sets(
                 "--prompts is missing: which prompt sets are to be applied to the stored embeddings?"
             )
         return given
-    there = read_extensions(store)
+    there = run_plan(store)
     if there and not (hasattr(args, "resume") or hasattr(args, "overwrite")):
         raise RequestError(
             f"{store.root} holds a run already: --resume goes on with it, --overwrite deletes it first; "

@@ -10,7 +10,7 @@ from typing import Any
 
 from clip_transforms.elements import RequestError
 from pipelines.launch import Exit, configure_logging, guarded
-from pipelines.options import storage_options
+from pipelines.storage_options import storage_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,12 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def status(args: argparse.Namespace) -> int:
     """Print the accounts of `args.run`."""
     from clip_transforms.accounting import contract_problems, summarise
-    from clip_transforms.plan import read_extensions
     from clip_transforms.storage import Store
+    from pipelines.run_plan import run_plan
 
     configure_logging(verbose=False)
     store = Store(args.run, storage_options(args.storage_option))
-    if not read_extensions(store):
+    if not run_plan(store):
         raise RequestError(f"{store.root} holds no run of beamclip (no plan/*/plan.json)")
     summary = summarise(store)
     problems = contract_problems(summary, max_failure_rate=1.0)

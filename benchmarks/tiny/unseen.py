@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     save(drawn, options.output / "kinds")
     print(f"everyday: {len(everyday)} pictures of {len({name for name, _ in everyday})} classes")
     print(f"kinds: {len(drawn)} pictures of {len({kind for kind, _ in drawn})} classes")
-    print({kind: number for kind, number in sorted(counts.items())})
+    print(dict(sorted(counts.items())))
     return 0
 
 

@@ -14,6 +14,7 @@ from clip_transforms.accounting import finish_run
 from clip_transforms.config import RunConfig, UnitReport
 from clip_transforms.elements import WorkUnit
 from clip_transforms.plan import iter_units, read_extensions
+from clip_transforms.retries import REPEATS
 from clip_transforms.transforms.metrics import count, count_costs
 from clip_transforms.units import PendingUnit, Worker, enough_in_flight, worker_for
 
@@ -110,12 +111,14 @@ class _RunUnits(beam.DoFn):
     def _finish_first(self) -> Iterator[UnitReport]:
         assert self._worker is not None
         for report in self._worker.finish(self._pending.pop(0)):
+            report = replace(report, retries=REPEATS.take())
             _count(report)
             yield report
 
 
 def _count(report: UnitReport) -> None:
     """Beam's counters and distributions of one report."""
+    count({"retries": report.retries})
     if report.done_before:
         count({"units_done_before": 1})
         return
