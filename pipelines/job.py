@@ -26,8 +26,8 @@ from clip_transforms.sources import (
 )
 from clip_transforms.storage import Store
 from pipelines.credentials import missing_credentials
-from pipelines.launch import LOCAL_RUNNERS
 from pipelines.options import Identity, identity_from, storage_options
+from pipelines.runners import LOCAL_RUNNERS
 
 if TYPE_CHECKING:
     pass
