@@ -128,10 +128,22 @@ def parse(
     if "--" in args:
         cut = args.index("--")
         args, unchecked = args[:cut], args[cut + 1 :]
-    known, rest = parser.parse_known_args(args)
+    known, rest = parser.parse_known_args([word for arg in args for word in _as_ours(parser, arg)])
     if hasattr(known, "runner"):
         known.runner = canonical(known.runner)
     return known, rest, unchecked
+
+
+def _as_ours(parser: argparse.ArgumentParser, arg: str) -> list[str]:
+    """Our own option in the spelling of Beam's, as a Flex Template's launcher gives it: --unit_size=4, --resume=true."""
+    name, equals, value = arg.partition("=")
+    action = parser._option_string_actions.get(name.replace("_", "-")) if name.startswith("--") else None
+    if action is None:
+        return [arg]
+    name = name.replace("_", "-")
+    if equals and action.nargs == 0 and value.lower() in ("true", "false"):
+        return [name] if value.lower() == "true" else []
+    return [name + equals + value]
 
 
 def beam_options(
