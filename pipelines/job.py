@@ -26,9 +26,9 @@ from clip_transforms.sources import (
 )
 from clip_transforms.storage import Store
 from pipelines.credentials import missing_credentials
-from pipelines.launch import LOCAL_RUNNERS
 from pipelines.options import Identity, identity_from
 from pipelines.run_plan import run_plan
+from pipelines.runners import LOCAL_RUNNERS
 from pipelines.storage_options import storage_options
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,9 +40,10 @@ def first_items(items: Iterable[PlanItem]) -> tuple[list[PlanItem], Iterator[Pla
 def load_encoder(spec: EncoderSpec, engine: EngineOptions, *, local: bool) -> Encoder:
     """The encoder on the launcher; what is wrong with the request raises RequestError.
 
-    local: the job will run in this process, with this very encoder.
+    local: the job will run in this process, with this very encoder. Elsewhere the workers have the device that
+    was asked for (and insist on it); this machine tries the encoder on what it has.
     """
-    return engine_for(spec, engine).encoder if local else load(spec)
+    return engine_for(spec, engine).encoder if local else load(replace(spec, device="auto"))
 
 
 def try_images(

@@ -77,9 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     everyday = [(name, row) for row in rows if (name := class_of(row, set(EVERYDAY)))]
     kinds = kinds_of((options.cache or options.data / "cache") / "emojibase")
     drawn = [
-        (kinds[row["concept"]], row)
-        for row in rows
-        if row["style"] == "openmoji" and row["concept"] in kinds
+        (kinds[row["concept"]], row) for row in rows if row["style"] == "openmoji" and row["concept"] in kinds
     ]
     counts = Counter(kind for kind, _ in drawn)
     drawn = [(kind, row) for kind, row in drawn if counts[kind] >= LEAST]
