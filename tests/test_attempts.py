@@ -14,10 +14,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from clip_transforms.attempts import Attempts, often_begun
 from clip_transforms.elements import ContractError, StoreError
+from clip_transforms.lease import Lease
 from clip_transforms.storage import Store, StoredObject
 from clip_transforms.sweep import overwrite, sweep
 from clip_transforms.units import Worker
 from pipelines.launch import RunnerError
+from pipelines.runners import Launch
 from pipelines.running import execute
 from tests.crash_kit import attempts
 from tests.runs import beamclip, planned
@@ -151,13 +153,13 @@ def test_a_runner_that_gives_up_names_the_units_that_were_begun_too_often(
         raise RuntimeError("the accelerator fell out")
 
     monkeypatch.setattr(Worker, "start", start)
-    with pytest.raises(
-        RunnerError, match=r"fell out.*begun three times or more, and not committed: "
-    ) as caught:
+    told = r"fell out.*begun three times or more, and not committed: "
+    with Lease.acquire(config.store(), run_id="r") as lease, pytest.raises(RunnerError, match=told) as caught:
         execute(
             config,
             extensions=("0000",),
-            options=PipelineOptions(["--runner=FnApiRunner"]),
+            launch=Launch(options=PipelineOptions(["--runner=FnApiRunner"])),
+            lease=lease,
             progress=nullcontext,
         )
     (unit,) = {name.split("/")[2].removesuffix(".json") for name in attempts(run)}
