@@ -4,8 +4,7 @@
     python -m benchmarks.listing --server 1000000         # and so many on moto's S3 server, and their plan
 
 Each line is a process of its own. Resident memory is its peak, less what it had before; CPU is its own, without the
-server's. moto sorts its whole bucket for each page, so that a page of 1,000 names, which is what the job asks for,
-costs seconds there: --page makes the server's pages larger.
+server's.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clip_transforms import listing_pages
 from clip_transforms.filesystems import open_filesystem
 from clip_transforms.listing_pages import list_entries
 from clip_transforms.plan import write_extension
@@ -32,19 +30,28 @@ from tests.servers import free_port, running
 
 MOTO = Path(__file__).parent.parent / ".cache" / "moto" / "bin" / "python"
 FAKES = {"gs": FakeGcs, "s3": FakeS3}
-#: Fills moto's memory directly, since a put of each object would take hours, then serves it over HTTP.
+#: Fills moto's memory directly, since a put of each object would take hours, gives it pages from sorted names, since
+#: moto sorts the whole bucket for each page, and serves it over HTTP.
 SERVE = """
-import copy, sys, time
+import bisect, copy, sys, time
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
-from moto.s3.models import s3_backends
+from moto.s3.models import S3Backend, s3_backends
 store = s3_backends["123456789012"]["aws"]
 bucket = store.create_bucket("bucket", "us-east-1")
 first = store.put_object("bucket", "images/first.jpg", b"x")
 del bucket.keys["images/first.jpg"]
-for number in range(int(sys.argv[1])):
+names = [f"images/{number:09d}.jpg" for number in range(int(sys.argv[1]))]
+for name in names:
     key = copy.copy(first)
-    key.name = f"images/{number:09d}.jpg"
-    bucket.keys[key.name] = key
+    key.name = name
+    bucket.keys[name] = key
+def page(self, bucket, prefix, delimiter, continuation_token, start_after, max_keys):
+    assert prefix == "images/" and not delimiter and not start_after, (prefix, delimiter, start_after)
+    start = bisect.bisect_right(names, continuation_token or "")
+    found = names[start : start + max_keys]
+    more = start + max_keys < len(names)
+    return [bucket.keys[name] for name in found], more, found[-1] if more else None
+S3Backend.list_objects_v2 = page
 ThreadedMotoServer(ip_address="127.0.0.1", port=int(sys.argv[2])).start()
 time.sleep(1e6)
 """
@@ -103,7 +110,6 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--fake", type=int, default=10_500_000, help="objects of each fake store; 0: none")
     parser.add_argument("--server", type=int, default=0, help="objects on the server")
-    parser.add_argument("--page", type=int, default=20_000, help="names in a page of the server")
     parser.add_argument("--line", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.line:
@@ -111,11 +117,10 @@ def main(argv: list[str] | None = None) -> None:
         if kind in FAKES:
             measure(f"{kind}:// from nothing", lambda: fake(kind, args.fake))
             return
-        listing_pages.PAGE = args.page
         measure(f"s3:// server, {kind}", lambda: {"list": listed, "plan": planned}[kind](where))
         return
     print(f"{'':<22}{'objects':>12}{'s':>8}{'CPU s':>8}{'peak MiB':>10}{'more MiB':>10}")
-    command = [sys.executable, "-m", "benchmarks.listing", "--fake", str(args.fake), "--page", str(args.page)]
+    command = [sys.executable, "-m", "benchmarks.listing", "--fake", str(args.fake)]
     for scheme in FAKES if args.fake else ():
         subprocess.run([*command, "--line", scheme, ""], check=True, env=dict(os.environ))
     if args.server:
