@@ -108,7 +108,7 @@ def images_by_unit(run: Path) -> dict[str, list[str]]:
 
 
 def opened_more(run: Path, opened: dict[str, int], times: int, *, jobs: int = 1) -> set[str]:
-    """Units of which an image was opened more than so often; each launcher's pre-flight opens the first that decodes."""
+    """Units of which an image was opened more often than that; a launcher's pre-flight opens the first that decodes."""
     units = images_by_unit(run)
     first = [name for names in units.values() for name in names][:2]
     preflight = set(first[: 2 if first[0] == BROKEN else 1])
