@@ -29,8 +29,12 @@ from clip_transforms.client_options import HTTP
 from clip_transforms.elements import ImageError, Reason, RequestError, Stage
 from clip_transforms.fetch_errors import FetchProblem, classify
 from clip_transforms.fetch_remote import AsyncObject, async_object, read_blocking, wait_for
+<<<<<<< HEAD
 from clip_transforms.host_turns import turn
 from clip_transforms.url_guard import check_url
+=======
+from clip_transforms.retries import REPEATS
+>>>>>>> main
 
 T = TypeVar("T")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -149,8 +153,13 @@ def _policy(options: FetchOptions) -> dict[str, Any]:
         "stop": stop_after_attempt(options.attempts),
         "wait": _pause,
         "retry": retry_if_exception(_may_pass),
+        "before_sleep": _note,
         "reraise": True,
     }
+
+
+def _note(state: RetryCallState) -> None:  # noqa: ARG001
+    REPEATS.note()
 
 
 def _may_pass(error: BaseException) -> bool:
