@@ -29,12 +29,9 @@ from clip_transforms.client_options import HTTP
 from clip_transforms.elements import ImageError, Reason, RequestError, Stage
 from clip_transforms.fetch_errors import FetchProblem, classify
 from clip_transforms.fetch_remote import AsyncObject, async_object, read_blocking, wait_for
-<<<<<<< HEAD
 from clip_transforms.host_turns import turn
-from clip_transforms.url_guard import check_url
-=======
 from clip_transforms.retries import REPEATS
->>>>>>> main
+from clip_transforms.url_guard import check_url
 
 T = TypeVar("T")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")

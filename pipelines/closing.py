@@ -53,6 +53,7 @@ def run_and_close(
         command=command,
         max_failure_rate=failure_rate(job),
         label_sets=tuple(item.tag for item in job.label_sets),
+        allow_private_urls=job.asked("allow_private_urls"),
     )
     if outlives_launcher(launch.options):
         keep_closing(job.store, closing)
@@ -66,21 +67,12 @@ def run_and_close(
 
 def close(store: Store, summary: Mapping[str, Any], closing: Closing, *, quiet: bool) -> int:
     """Record the job, write report.html, print the closing table; ContractError where it is not met."""
-<<<<<<< HEAD
-    record = {**summary, "command": command, "max_failure_rate": failure_rate(job)}
-    job.store.write(f"runs/{job.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
-    report = write_run_report(job.store, summary, allow_private_urls=job.asked("allow_private_urls"))
-    if not job.asked("quiet"):
-        print_summary(_table(job, summary, report, command=command), file=sys.stdout)
-    check_contract(summary, max_failure_rate=failure_rate(job))
-=======
     record = {**summary, "command": closing.command, "max_failure_rate": closing.max_failure_rate}
     store.write(f"runs/{closing.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
-    report = write_run_report(store, summary)
+    report = write_run_report(store, summary, allow_private_urls=closing.allow_private_urls)
     if not quiet:
         print_summary(_table(store, summary, closing, report), file=sys.stdout)
     check_contract(summary, max_failure_rate=closing.max_failure_rate)
->>>>>>> main
     return Exit.DONE
 
 
