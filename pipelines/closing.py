@@ -53,6 +53,7 @@ def run_and_close(
         command=command,
         max_failure_rate=failure_rate(job),
         label_sets=tuple(item.tag for item in job.label_sets),
+        allow_private_urls=job.asked("allow_private_urls"),
     )
     if outlives_launcher(launch.options):
         keep_closing(job.store, closing)
@@ -68,7 +69,7 @@ def close(store: Store, summary: Mapping[str, Any], closing: Closing, *, quiet: 
     """Record the job, write report.html, print the closing table; ContractError where it is not met."""
     record = {**summary, "command": closing.command, "max_failure_rate": closing.max_failure_rate}
     store.write(f"runs/{closing.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
-    report = write_run_report(store, summary)
+    report = write_run_report(store, summary, allow_private_urls=closing.allow_private_urls)
     if not quiet:
         print_summary(_table(store, summary, closing, report), file=sys.stdout)
     check_contract(summary, max_failure_rate=closing.max_failure_rate)
@@ -93,11 +94,13 @@ def _table(store: Store, summary: Mapping[str, Any], closing: Closing, report: s
 
 
 def failure_rate(job: Job) -> float:
-    """The limit: what was asked, else 0.05; 1.0 for url lists, where dead links are normal."""
+    """The limit: what was asked, else 0.05; 1.0 for url lists and --format img2dataset: dead links are normal."""
     given = getattr(job.args, "max_failure_rate", None)
     if given is not None:
         return float(given)
-    lists = job.identity.format == "urls" or all(url.lower().endswith(".txt") for url in job.identity.input)
+    lists = job.identity.format in ("urls", "img2dataset") or all(
+        url.lower().endswith(".txt") for url in job.identity.input
+    )
     return 1.0 if lists else DEFAULT_FAILURE_RATE
 
 

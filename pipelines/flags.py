@@ -130,7 +130,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--max-failure-rate",
         type=_rate,
         metavar="R",
-        help="exit 1 above it (default 0.05; 1.0 for url lists)",
+        help="exit 1 above it (default 0.05; 1.0 for url lists and img2dataset)",
     )
     group.add_argument(
         "--unit-size", type=_positive_int, metavar="N", help="images a unit (default: 64 to 1,024)"
@@ -177,6 +177,17 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         type=_natural,
         metavar="P",
         help="fetch and decode in P processes (default 0: in threads)",
+    )
+    group.add_argument(
+        "--per-host",
+        type=_positive_int,
+        metavar="N",
+        help="http(s) images at a time from one host (default 8)",
+    )
+    group.add_argument(
+        "--allow-private-urls",
+        action="store_true",
+        help="let image urls lead to private addresses and to any scheme (default: blocked_address failures)",
     )
     group.add_argument(
         "--timeout", type=_seconds, metavar="SECONDS", help="of one attempt to fetch (default 60)"

@@ -27,6 +27,7 @@ class Closing:
     command: str
     max_failure_rate: float
     label_sets: tuple[str, ...]
+    allow_private_urls: bool = False
 
 
 def keep_closing(store: Store, closing: Closing) -> None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from clip_transforms.elements import Failure, ImageRef, Reason, RequestError, Stage, StoreError, UnitKind
 from clip_transforms.sources.columns import take_carry
+from clip_transforms.sources.img2dataset import why_missing
 from clip_transforms.sources.inventory import is_report, report_of_table
 from clip_transforms.sources.inventory_rows import report_items
 from clip_transforms.sources.listing import Listed
@@ -18,6 +19,7 @@ from clip_transforms.sources.opening import InputStream, lasting_reason, open_in
 from clip_transforms.sources.options import PlanItem, SourceOptions
 from clip_transforms.sources.parquet_layout import Layout, layout_of
 from clip_transforms.sources.urls import canonical_uri, image_id_of, resolve
+from clip_transforms.url_guard import reference_problem
 
 SUFFIXES = (".parquet", ".pq")
 _IMAGE_BATCH = 8  # rows with image bytes in memory at a time
@@ -143,11 +145,15 @@ def _row(
     payload, reference = _cell(values, layout)
     here = f"{canonical_uri(url)}#{number}"
     own_id = columns.id_of(values)
-    problem = _problem(payload, reference, layout, options)
+    problem = _problem(values, payload, reference, layout, options)
     if problem is not None:
         stage, reason, message = problem
         return _failure(here, stage, reason, f"row {number} {message}", image_id=own_id)
     target = here if payload else resolve(reference or "", base=url)
+    if not payload and (forbidden := reference_problem(target, base=url)):
+        return _failure(
+            here, Stage.FETCH, Reason.BLOCKED_ADDRESS, f"row {number} {forbidden}", image_id=own_id
+        )
     uri = here if payload else canonical_uri(target)
     if layout.image is not None:
         values = {name: value for name, value in values.items() if name != layout.image}
@@ -170,7 +176,11 @@ def _row(
 
 
 def _problem(
-    payload: bytes | None, reference: str | None, layout: Layout, options: SourceOptions
+    values: Mapping[str, object],
+    payload: bytes | None,
+    reference: str | None,
+    layout: Layout,
+    options: SourceOptions,
 ) -> tuple[Stage, Reason, str] | None:
     """Why a row cannot be used, where that is plain from the row itself."""
     if payload is not None:
@@ -181,7 +191,7 @@ def _problem(
         return None
     if reference is None or not reference.strip():
         if layout.image is not None:
-            return Stage.FETCH, Reason.EMPTY, "has neither bytes nor a path"
+            return why_missing(values) or (Stage.FETCH, Reason.EMPTY, "has neither bytes nor a path")
         return Stage.LIST, Reason.BAD_NAME, f"has no value in column {layout.columns.uri!r}"
     why = unusable(reference)
     return (Stage.LIST, Reason.BAD_NAME, why) if why else None
