@@ -71,6 +71,7 @@ def test_no_credential_is_in_anything_that_a_job_writes_or_prints(
         ]
         asked = ("label", "--input", *inputs, "--prompts", "everyday", "--encoder", "fake", "--timeout", "5")
         option = ("--storage-option", f"endpoint_url={proxy.server.endpoint}", "--max-failure-rate", "1")
+        option += ("--allow-private-urls",)
         proxy.fault = lambda number, request: "cut" if number % 15 == 0 and "/run" in request else None
         printed = run(*asked, *option, "--output", f"{server.url}/run", "--verbose", code=0)
         asked_for = "".join(proxy.seen)
