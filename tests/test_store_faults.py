@@ -6,10 +6,11 @@ import asyncio
 import random
 from collections.abc import Iterator
 
+import aiohttp
 import pytest
 import tenacity
 
-from clip_transforms import client_options, retries
+from clip_transforms import retries
 from clip_transforms.elements import ImageError, Reason, StoreError
 from clip_transforms.fetch import FetchOptions, fetch
 from clip_transforms.retries import ATTEMPTS, retried
@@ -64,12 +65,13 @@ def store(proxy: FlakyProxy, request: pytest.FixtureRequest) -> Store:
     return found
 
 
-def impatient(proxy: FlakyProxy, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+def impatient(proxy: FlakyProxy) -> dict[str, object]:
     """Storage options of a client that gives a silent server up after 0.2 s."""
-    monkeypatch.setattr(client_options, "_SILENCE_S", 0.2)
     options = dict(proxy.server.storage_options)
     if proxy.server.url.startswith("s3"):
         options["config_kwargs"] = {"read_timeout": 0.2}
+    else:
+        options["requests_timeout"] = aiohttp.ClientTimeout(total=None, sock_read=0.2)
     return options
 
 
@@ -110,8 +112,8 @@ def test_what_passes_is_retried(proxy: FlakyProxy, store: Store, fault: Fault) -
     assert list(store.list()) == []
 
 
-def test_a_silent_server_is_asked_again(proxy: FlakyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(f"{proxy.server.url}/silent", impatient(proxy, monkeypatch))
+def test_a_silent_server_is_asked_again(proxy: FlakyProxy) -> None:
+    store = Store(f"{proxy.server.url}/silent", impatient(proxy))
     store.write("here", DATA)
     for action, found in (
         (lambda: store.read("here"), DATA),
