@@ -46,6 +46,17 @@ def quiet_runners() -> None:
         _hook_before, threading.excepthook = threading.excepthook, _thread_ended
 
 
+def quiet_worker_threads() -> None:
+    """Keep tracebacks of workers that are threads of this process off stderr, where Beam prints what it logs too."""
+    from apache_beam.runners.worker import sdk_worker
+
+    vars(sdk_worker)["print"] = _not_printed
+
+
+def _not_printed(*_: object, **__: object) -> None:
+    """In place of that module's `print`, whose only use is the traceback of a bundle that failed."""
+
+
 def _no_job_message(record: logging.LogRecord) -> bool:
     """Portable runners log each message of the job's runner, stack frames and all, to the root logger."""
     return record.module != "portable_runner"

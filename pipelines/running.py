@@ -19,6 +19,7 @@ from clip_transforms.lease import Lease
 from clip_transforms.storage import Store
 from clip_transforms.transforms.run import RunUnits
 from pipelines.launch import RunnerError, reraise
+from pipelines.runner_errors import quiet_worker_threads
 from pipelines.runner_jobs import job_name
 from pipelines.runners import Launch, outlives_launcher
 
@@ -44,6 +45,8 @@ def execute(
     """
     pipeline = beam.Pipeline(options=launch.options)
     build(pipeline, config, extensions=extensions, launch=launch)
+    if launch.workers_here:
+        quiet_worker_threads()
     try:
         with progress():
             result = pipeline.run()

@@ -12,6 +12,7 @@ import pytest
 from pipelines.launch import RunnerError, reraise
 from pipelines.runner_errors import cause, quiet_runners
 from tests.runs import beamclip
+from tests.spark_kit import run_beamclip
 
 JAVA = """Pipeline App-1_2 failed in state FAILED: org.apache.spark.SparkException: Job aborted due to stage failure: \
 Task 1 in stage 4.0 failed 4 times, most recent failure: Lost task 1.3 in stage 4.0 (TID 14) (127.0.0.1 executor 0): \
@@ -90,6 +91,19 @@ def test_messages_of_the_job_are_not_logged_beside_the_error(caplog: pytest.LogC
     for found in (record, other):
         logging.getLogger().handle(found)
     assert [found.getMessage() for found in caplog.records] == ["told"]
+
+
+def test_what_a_worker_thread_raises_is_one_line(tmp_path: Path) -> None:
+    for number in range(1100):
+        (tmp_path / f"{number:04d}.jpg").write_bytes(b"no image")
+    asked = ["label", "--input", f"{tmp_path}/*.jpg", "--prompts", "everyday", "--encoder", "fake", "--quiet"]
+    runner = ["--runner", "PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
+    code, out, err = run_beamclip(*asked, "--unit-size", 20, "--output", tmp_path / "run", *runner)
+    lines = [line for line in err.splitlines() if not line.startswith("INFO clip_transforms.engine.shared")]
+    assert (code, out) == (1, ""), err
+    assert lines[0].startswith("WARNING pipelines.preflight: none of the first 100 inputs could be decoded")
+    assert lines[1].startswith("beamclip: the first 1") and "all failed with not_an_image" in lines[1]
+    assert lines[2:] == []
 
 
 def test_a_run_in_which_all_fails_does_not_meet_its_contract(
