@@ -10,6 +10,7 @@ PACKAGES = [
     "clip_transforms.encoders",
     "clip_transforms.engine",
     "clip_transforms.evaluation",
+    "clip_transforms.pairs",
     "clip_transforms.plugins",
     "clip_transforms.prompts",
     "clip_transforms.review",

@@ -6,7 +6,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clip_transforms.commits import EMBEDDINGS, FAILURES
@@ -16,9 +16,11 @@ from clip_transforms.elements import ContractError, Reason
 from clip_transforms.labelsets import label_set_tags
 from clip_transforms.live import count, live_parts
 from clip_transforms.memory import peak_memory
+from clip_transforms.pairs.scores import has_pairs
 from clip_transforms.plan import Extension, iter_units, read_extensions
 from clip_transforms.storage import Store
 from clip_transforms.sweep import sweep
+from clip_transforms.views import PAIRS, View, label_view
 
 _PACKAGES = ("beamclip", "apache-beam", "torch", "open_clip_torch", "pillow", "pyarrow", "numpy", "fsspec")
 _STAGES = ("fetch", "decode", "encode")
@@ -31,8 +33,10 @@ def finish_run(config: RunConfig, counted: Mapping[str, float]) -> dict[str, Any
     it writes the same.
     """
     store = config.store()
-    tags = [f"labels-{tag}" for tag in config.label_sets]
-    sweep(store, planned_units(config.embeddings_store()), tasks=tags if config.embeddings_run else ["embed"])
+    tasks = [view.task for view in config.views()]
+    sweep(
+        store, planned_units(config.embeddings_store()), tasks=tasks if config.embeddings_run else ["embed"]
+    )
     duplicates = None
     if not config.embeddings_run:
         parts = live_parts(store)
@@ -54,7 +58,9 @@ def summarise(store: Store) -> dict[str, Any]:
     plans = read_extensions(Store(str(other), store.storage_options)) if other else extensions
     counts = count(store)
     tags = label_set_tags(store)
-    planned = sum(extension.units for extension in plans)
+    scored = has_pairs(store)
+    views = [*([PAIRS] if scored else []), *map(label_view, tags)]
+    planned = sum(extension.units for extension in plans) if views or not other else 0
     labelled = {tag: counts.labels.get(tag, 0) for tag in tags}
     return {
         "output": store.root,
@@ -64,8 +70,9 @@ def summarise(store: Store) -> dict[str, Any]:
         "failed": counts.failed,
         "failures_by_reason": dict(counts.failures_by_reason),
         "planned_images": _planned_images(extensions),
-        "units": {"planned": planned, "committed": _committed(counts.units, tags, bool(other))},
+        "units": {"planned": planned, "committed": _committed(counts.units, views, views_only=bool(other))},
         "labels": labelled,
+        "scored": counts.scored if scored else None,
         "encoder": config.get("encoder_name"),
         "fingerprint": config.get("fingerprint"),
         "fingerprints": dict(counts.fingerprints),
@@ -105,6 +112,8 @@ def contract_problems(summary: Mapping[str, Any], *, max_failure_rate: float) ->
         for tag, rows in summary["labels"].items():
             if rows != summary["embedded"] and units["committed"] == units["planned"]:
                 problems.append(f"{summary['embedded']} images are embedded, {rows} have labels of {tag}")
+        if summary.get("scored") not in (None, summary["embedded"]) and not problems:
+            problems.append(f"{summary['embedded']} images are embedded, {summary['scored']} have scores")
     cut = summary["failures_by_reason"].get(Reason.TRUNCATED_SHARD.value, 0)
     if cut:
         problems.append(f"{cut} shards are truncated: what could be read of them was kept")
@@ -129,10 +138,10 @@ def _planned_images(extensions: list[Extension]) -> int | None:
     return None if None in rows else sum(row for row in rows if row is not None)
 
 
-def _committed(units: Mapping[str, int], tags: list[str], labels_only: bool) -> int:
-    if not labels_only:
+def _committed(units: Mapping[str, int], views: Sequence[View], *, views_only: bool) -> int:
+    if not views_only:
         return units.get("embed", 0)
-    return min((units.get(f"labels-{tag}", 0) for tag in tags), default=0)
+    return min((units.get(view.task, 0) for view in views), default=0)
 
 
 def _job_facts(config: RunConfig, counted: Mapping[str, float]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _GROUP_ROWS = 4_096
 _GROUP_BYTES = 32 << 20
 _PART = re.compile(
     r"part-(?P<unit>[0-9a-f]{8}-[^-/]+-\d+)"
-    r"-(?P<task>embed|labels-[^/]+@[0-9a-f]{8}|retry-\d+|redo-\d+)"
+    r"-(?P<task>embed|pairs|labels-[^/]+@[0-9a-f]{8}|retry-\d+|redo-\d+)"
     r"-(?P<attempt>[0-9a-z]+)-\d+\.parquet"
 )
 

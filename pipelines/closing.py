@@ -92,7 +92,7 @@ def _progress(job: Job, config: RunConfig, extensions: Sequence[Extension]) -> P
 
     def snapshot() -> Snapshot:
         if before is None:
-            return Snapshot(done=worker.labelled)
+            return Snapshot(done=worker.viewed)
         now = worker.engine().progress()
         return Snapshot(
             done=before.embedded + now.embedded - started.embedded,

@@ -59,6 +59,8 @@ def _print(summary: Mapping[str, Any], problems: Sequence[str]) -> None:
         print(f"          {count} {reason}")
     for tag, rows in summary["labels"].items():
         print(f"labels    {tag}: {rows} rows")
+    if summary["scored"] is not None:
+        print(f"scored    {summary['scored']} image-text pairs")
     for problem in problems:
         print(f"not done  {problem}")
 

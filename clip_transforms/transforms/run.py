@@ -119,7 +119,8 @@ def _count(report: UnitReport) -> None:
     if report.done_before:
         count({"units_done_before": 1})
         return
-    count({"embedded": report.embedded, "labelled": report.labelled, "failed": report.failed})
+    counted = ("embedded", "labelled", "scored", "failed")
+    count({name: getattr(report, name) for name in counted})
     count({f"failed_{name}": number for name, number in report.failed_by.items()})
     if report.stats is not None:
         count_costs(report.stats)
