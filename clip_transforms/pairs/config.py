@@ -1,0 +1,105 @@
+"""What a selection is, and what the workers that carry it out must know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from clip_transforms.elements import RequestError
+from clip_transforms.fingerprint import canonical_hash
+from clip_transforms.storage import Store
+from clip_transforms.views import View
+from schemas.pairs import pairs_schema
+
+NO_CAPTION = "no_caption"
+BELOW_CUT = "below_cut"
+DUPLICATE_EXACT = "duplicate_exact"
+DUPLICATE_NEAR = "duplicate_near"
+#: The ways to look for duplicates; each has those before it.
+DEDUPS = ("none", "exact", "near")
+DEFAULT_DISTANCE = 4
+#: What may be written of the kept pairs beside Parquet.
+OUTPUTS = ("uids",)
+_NAME = "selection.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """How pairs are chosen: rules, then duplicates, then the cut. Raises RequestError for what makes no sense."""
+
+    keep_top: float | None = None  # this fraction of the pairs that reach the cut, the best
+    keep_above: float | None = None  # the cosine from which on a pair is kept
+    dedup: str = "none"
+    near_distance: int = DEFAULT_DISTANCE  # bits of the perceptual hashes that may differ
+    outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.keep_top is not None and self.keep_above is not None:
+            raise RequestError("--keep-top and --keep-above exclude each other: one cut, please")
+        if self.keep_top is not None and not 0 < self.keep_top <= 1:
+            raise RequestError(f"--keep-top {self.keep_top:g}: expected a fraction above 0, at most 1")
+        if self.keep_above is not None and not -1 <= self.keep_above <= 1:
+            raise RequestError(f"--keep-above {self.keep_above:g}: expected a cosine from -1 to 1")
+        if self.dedup not in DEDUPS:
+            raise RequestError(f"--dedup {self.dedup}: expected one of {', '.join(DEDUPS)}")
+        strange = [name for name in self.outputs if name not in OUTPUTS]
+        if strange:
+            raise RequestError(f"--write {strange[0]}: expected one of {', '.join(OUTPUTS)}")
+
+    def to_json(self) -> bytes:
+        """What `selection.json` holds."""
+        return json.dumps({"version": _VERSION, **asdict(self)}, indent=1, sort_keys=True).encode()
+
+    def name(self, rows: object) -> str:
+        """8 hex digits over how is chosen and among which rows (any JSON value): of the parts it writes."""
+        how = {key: value for key, value in asdict(self).items() if key != "outputs"}
+        return canonical_hash([_VERSION, how, rows])[:8]
+
+
+def keep_selection(store: Store, selection: Selection) -> None:
+    """Write the selection into the run; it takes the place of an earlier one."""
+    store.write(_NAME, selection.to_json())
+
+
+def read_selection(store: Store) -> Selection | None:
+    """The run's selection; None where it has none. Raises RequestError for one of another version."""
+    try:
+        body: dict[str, Any] = json.loads(store.read(_NAME))
+    except FileNotFoundError:
+        return None
+    if body.pop("version", None) != _VERSION:
+        raise RequestError(f"{store.join(_NAME)} was written by another version of beamclip")
+    return Selection(**{key: tuple(value) if isinstance(value, list) else value for key, value in body.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectConfig:
+    """One selection over one run. Made by the launcher once everything is resolved and checked."""
+
+    output: str  # url of the folder that pairs/ and kept/ go to
+    embeddings_run: str  # url of the run whose images are chosen from
+    views: tuple[tuple[View, str], ...]  # what is read beside the embeddings, and the run that has it: scores first
+    selection: Selection
+    encoder_name: str
+    fingerprint: str  # of the embeddings
+    run_id: str  # of this job
+    started_at: str
+    carry: tuple[tuple[str, pa.DataType], ...] = ()
+    storage_options: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    def store(self) -> Store:
+        """Where the selection goes."""
+        return Store(self.output, self.storage_options)
+
+    def source(self, run: str) -> Store:
+        """A run that is read."""
+        return Store(run, self.storage_options)
+
+    def schema(self) -> pa.Schema:
+        """Of pairs/ and kept/."""
+        return pairs_schema(self.encoder_name, carry=self.carry)
