@@ -27,21 +27,32 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from clip_transforms.config import RunConfig
+    from clip_transforms.pairs.config import SelectConfig
 
 DEFAULT_FAILURE_RATE = 0.05
 
 
 def run_graph(
-    job: Job, config: RunConfig, extensions: Sequence[Extension], options: PipelineOptions
+    job: Job,
+    config: RunConfig | None,
+    extensions: Sequence[Extension],
+    options: PipelineOptions,
+    *,
+    select: SelectConfig | None = None,
 ) -> dict[str, Any]:
-    """Run the Beam graph, with progress where it runs in this process; the content of run.json."""
+    """Run the Beam graph, with progress where it runs in this process; the content of run.json.
+
+    config: None where no unit is to be worked on. select: what to choose among the pairs, after that.
+    """
     from pipelines.running import execute
 
     # Images a second are those of the graph: not of the pre-flight, nor of the listing.
-    config = replace(config, started_at=datetime.datetime.now(datetime.timezone.utc).isoformat())
+    started_at = datetime.datetime.now(datetime.timezone.utc).isoformat()
+    config = None if config is None else replace(config, started_at=started_at)
+    select = None if select is None else replace(select, started_at=started_at)
     show = partial(_progress, job, config, extensions)
     names = tuple(extension.name for extension in extensions)
-    return execute(config, extensions=names, options=options, progress=show)
+    return execute(config, extensions=names, options=options, select=select, progress=show)
 
 
 def close(job: Job, summary: Mapping[str, Any], *, command: str) -> int:
@@ -61,14 +72,17 @@ def _table(job: Job, summary: Mapping[str, Any], report: str, *, command: str) -
     source = Store(str(other), job.store.storage_options) if other else job.store
     root = shlex.quote(job.store.root)
     following = f"beamclip label --from-run {root} --prompts ..."
+    if summary["filter"]:
+        chosen_from = shlex.quote(str(other or job.store.root))
+        following = f"beamclip filter --from-run {chosen_from} --keep-top ... --output ..."
     if summary["failed"]:
-        following = f"beamclip label --output {root} --retry-failed"
+        following = f"beamclip {'filter' if command == 'filter' else 'label'} --output {root} --retry-failed"
     return Summary(
         run=summary,
         sets=read_set_counts(job.store, sets=[item.tag for item in job.label_sets]) if job.label_sets else (),
         failures=() if other else read_failure_examples(source),
         report=report,
-        next_command=None if other or command == "evaluate" else following,
+        next_command=None if (other and not summary["filter"]) or command == "evaluate" else following,
     )
 
 
@@ -81,9 +95,11 @@ def failure_rate(job: Job) -> float:
     return 1.0 if lists else DEFAULT_FAILURE_RATE
 
 
-def _progress(job: Job, config: RunConfig, extensions: Sequence[Extension]) -> Progress | nullcontext[None]:
+def _progress(
+    job: Job, config: RunConfig | None, extensions: Sequence[Extension]
+) -> Progress | nullcontext[None]:
     """The bar of a job in this process; a remote runner shows its own."""
-    if not job.is_local:
+    if not job.is_local or config is None:
         return nullcontext()
     worker = worker_for(config)
     labels_only = config.embeddings_run is not None or hasattr(job.args, "from_run")
@@ -103,6 +119,6 @@ def _progress(job: Job, config: RunConfig, extensions: Sequence[Extension]) -> P
     rows = [extension.rows for extension in extensions]
     images = None if None in rows else sum(row for row in rows if row is not None)
     if images is not None and before is None:
-        images *= max(1, len(job.label_sets))
+        images *= max(1, len(config.views()))
     total = Total(images=images, bytes=sum(extension.total_bytes for extension in extensions) or None)
     return Progress(snapshot, total=total, quiet=job.asked("quiet"))

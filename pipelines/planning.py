@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,12 @@ from clip_transforms.changes import extend_plan
 from clip_transforms.elements import RequestError
 from clip_transforms.encoders import Encoder, describe
 from clip_transforms.fingerprint import embedding_fingerprint
-from clip_transforms.labelsets import LabelSet, keep_label_set, label_set_tags
+from clip_transforms.labelsets import keep_label_set, label_set_tags
 from clip_transforms.lease import Lease
+from clip_transforms.pairs.config import keep_selection
+from clip_transforms.pairs.scores import keep_pairs
 from clip_transforms.plan import Extension, close_extension, read_extensions, write_extension
 from clip_transforms.sources import PlanItem, limit_items, scan
-from clip_transforms.storage import Store
 from clip_transforms.sweep import overwrite
 from pipelines import preflight
 from pipelines.job import Job
@@ -42,6 +43,7 @@ def make_config(job: Job, encoder: Encoder) -> RunConfig:
         sources=job.sources,
         engine=job.engine,
         label_sets=tuple(label_set.tag for label_set in job.label_sets),
+        pairs=job.pairs or job.selection is not None,
         retry_failed=job.asked("retry_failed"),
         embedding_dtype=job.identity.embedding_dtype,
         storage_options=job.store.storage_options,
@@ -112,16 +114,20 @@ def write_plan(job: Job, config: RunConfig, items: Iterator[PlanItem], lease: Le
         # Before the plan counts: a run that is killed here must not be resumed without its label sets. Those of
         # a launcher that died at this very place, and had other prompts, are no one's.
         store.delete([f"text/{tag}.json" for tag in label_set_tags(store)])
-        _keep(store, job.label_sets)
+        keep_views(job)
         lease.check()
         close_extension(store, extension)
-    _keep(store, job.label_sets)
+    keep_views(job)
     return read_extensions(store)
 
 
-def _keep(store: Store, label_sets: Sequence[LabelSet]) -> None:
-    for label_set in label_sets:
-        keep_label_set(store, label_set)
+def keep_views(job: Job) -> None:
+    """Note in the run what all its units are to have: label sets, scores, and how pairs are chosen."""
+    for label_set in job.label_sets:
+        keep_label_set(job.store, label_set)
+    if job.selection is not None:
+        keep_pairs(job.store)
+        keep_selection(job.store, job.selection)
 
 
 def first_look(job: Job, encoder: Encoder) -> Iterator[PlanItem]:
@@ -151,4 +157,5 @@ def blank_config(job: Job) -> RunConfig:
         sources=job.sources,
         engine=job.engine,
         label_sets=tuple(label_set.tag for label_set in job.label_sets),
+        pairs=job.pairs or job.selection is not None,
     )

@@ -76,9 +76,7 @@ def list_chunks(config: SelectConfig, *, rows: int = MAX_ROWS) -> list[Chunk]:
             count = 0
         chunks[-1].append(block)
         count += block.embeddings.rows
-    return [
-        Chunk(number=number, selection=name, blocks=tuple(found)) for number, found in enumerate(chunks)
-    ]
+    return [Chunk(number=number, selection=name, blocks=tuple(found)) for number, found in enumerate(chunks)]
 
 
 def _blocks(config: SelectConfig) -> list[Block]:

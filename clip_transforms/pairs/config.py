@@ -51,30 +51,36 @@ class Selection:
         if strange:
             raise RequestError(f"--write {strange[0]}: expected one of {', '.join(OUTPUTS)}")
 
-    def to_json(self) -> bytes:
-        """What `selection.json` holds."""
-        return json.dumps({"version": _VERSION, **asdict(self)}, indent=1, sort_keys=True).encode()
-
     def name(self, rows: object) -> str:
         """8 hex digits over how is chosen and among which rows (any JSON value): of the parts it writes."""
         how = {key: value for key, value in asdict(self).items() if key != "outputs"}
         return canonical_hash([_VERSION, how, rows])[:8]
 
 
-def keep_selection(store: Store, selection: Selection) -> None:
-    """Write the selection into the run; it takes the place of an earlier one."""
-    store.write(_NAME, selection.to_json())
+def keep_selection(store: Store, selection: Selection, *, done: str | None = None) -> None:
+    """Write the selection into the run; it takes the place of an earlier one.
+
+    done: the name of its parts, once all are written.
+    """
+    body = {"version": _VERSION, "done": done, "selection": asdict(selection)}
+    store.write(_NAME, json.dumps(body, indent=1, sort_keys=True).encode())
 
 
-def read_selection(store: Store) -> Selection | None:
-    """The run's selection; None where it has none. Raises RequestError for one of another version."""
+def read_selection(store: Store) -> tuple[Selection, str | None] | None:
+    """The run's selection, and its name once it is carried out; None where the run has none.
+
+    Raises RequestError for one of another version.
+    """
     try:
         body: dict[str, Any] = json.loads(store.read(_NAME))
     except FileNotFoundError:
         return None
     if body.pop("version", None) != _VERSION:
         raise RequestError(f"{store.join(_NAME)} was written by another version of beamclip")
-    return Selection(**{key: tuple(value) if isinstance(value, list) else value for key, value in body.items()})
+    how: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in body["selection"].items()
+    }
+    return Selection(**how), body["done"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +89,9 @@ class SelectConfig:
 
     output: str  # url of the folder that pairs/ and kept/ go to
     embeddings_run: str  # url of the run whose images are chosen from
-    views: tuple[tuple[View, str], ...]  # what is read beside the embeddings, and the run that has it: scores first
+    views: tuple[
+        tuple[View, str], ...
+    ]  # what is read beside the embeddings, and the run that has it: scores first
     selection: Selection
     encoder_name: str
     fingerprint: str  # of the embeddings

@@ -18,8 +18,8 @@ from clip_transforms.pairs.near import hash_numbers
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
 #: A row's number is its chunk's, shifted by this, and its place in the chunk.
-_PLACE_BITS = 32
-_PLACES = (1 << _PLACE_BITS) - 1
+PLACE_BITS = 32
+_PLACES = (1 << PLACE_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +45,7 @@ class PairRows:
 
     def numbers(self, places: Int64) -> Int64:
         """The numbers of the rows at these places."""
-        return places + (self.chunk << _PLACE_BITS)
+        return places + (self.chunk << PLACE_BITS)
 
     def dropped(self, places: Int64, reason: str) -> PairRows:
         """The same with these rows dropped for this reason."""
@@ -69,7 +69,7 @@ def chunk_of(number: int) -> int:
     >>> chunk_of((7 << 32) + 5)
     7
     """
-    return number >> _PLACE_BITS
+    return number >> PLACE_BITS
 
 
 def places_of(numbers: Int64) -> Int64:
@@ -103,10 +103,11 @@ def make_rows(chunk: int, table: pa.Table) -> PairRows:
 
 def by_chunk(joins: Joins, *, of: str) -> Iterator[tuple[int, Joins]]:
     """The joins by the chunk of their `rows` or of their `targets`."""
-    chunks = getattr(joins, of) >> _PLACE_BITS
+    chunks = getattr(joins, of) >> PLACE_BITS
     order = np.argsort(chunks, kind="stable")
     numbers, starts = np.unique(chunks[order], return_index=True)
-    for number, places in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+    pieces = np.split(order, starts[1:]) if len(order) else []
+    for number, places in zip(numbers.tolist(), pieces, strict=True):
         yield number, Joins(rows=joins.rows[places], targets=joins.targets[places])
 
 

@@ -1,0 +1,70 @@
+"""The last step of a selection: what is stale goes, the lists of ids are written, the funnel is recounted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from clip_transforms.accounting import job_facts, summarise
+from clip_transforms.elements import ContractError
+from clip_transforms.pairs.config import SelectConfig, keep_selection
+from clip_transforms.pairs.cut import Cut
+from clip_transforms.pairs.funnel import selected_parts
+from clip_transforms.pairs.steps import KEPT_FOLDER, Written
+from clip_transforms.pairs.uids import uid_array, uid_bytes
+from clip_transforms.storage import Store
+
+UIDS = "uids.npy"
+
+
+def finish_selection(
+    config: SelectConfig, written: Written, cut: Cut | None, facts: Mapping[str, int]
+) -> dict[str, Any]:
+    """Delete parts of earlier selections, write what goes over all kept rows, then run.json; its content.
+
+    Runs on one worker, once all chunks are written; run again it writes the same. Raises ContractError where
+    the folders do not hold what was counted.
+    """
+    store = config.store()
+    mine = set(written.names)
+    store.delete(name for name, _ in selected_parts(store) if name not in mine)
+    _write_uids(config, store)
+    names = sorted({name.split("/part-", 1)[1].split("-", 1)[0] for name in mine})
+    keep_selection(store, config.selection, done=names[0] if names else "")
+    summary = _base(config, store)
+    funnel = summary["filter"]
+    counted = {"kept": funnel["kept"], **funnel["dropped"]}
+    if counted != {"kept": 0, **written.counts}:  # what is recounted against what was written
+        raise ContractError(f"pairs/ holds {counted}, the job wrote {written.counts}")
+    funnel["threshold"] = cut.threshold if cut else config.selection.keep_above
+    funnel |= facts
+    store.write("run.json", json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False).encode())
+    return summary
+
+
+def _base(config: SelectConfig, store: Store) -> dict[str, Any]:
+    """What is known of the run: what this job has found out of its units, and all that can be recounted."""
+    before: dict[str, Any] = {}
+    if store.exists("run.json"):
+        before = json.loads(store.read("run.json"))
+    if before.get("run_id") != config.run_id:
+        before = job_facts(run_id=config.run_id, started_at=config.started_at, counted={})
+    return {**before, **summarise(store)}
+
+
+def _write_uids(config: SelectConfig, store: Store) -> None:
+    if "uids" not in config.selection.outputs:
+        store.delete([UIDS])
+        return
+    store.write(UIDS, uid_bytes(uid_array(_kept_ids(store))))
+
+
+def _kept_ids(store: Store) -> Iterator[str]:
+    for name, _ in selected_parts(store):
+        if name.startswith(f"{KEPT_FOLDER}/"):
+            with store.open(name) as handle:
+                for batch in pq.ParquetFile(handle).iter_batches(columns=["image_id"]):
+                    yield from batch.column(0).to_pylist()

@@ -1,0 +1,141 @@
+"""The steps of a selection on one chunk: read and judge, name the duplicates' targets, write."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from clip_transforms.captions import has_text
+from clip_transforms.pairs.chunks import Chunk, read_chunk
+from clip_transforms.pairs.config import BELOW_CUT, NO_CAPTION, SelectConfig
+from clip_transforms.pairs.cut import keep_above
+from clip_transforms.pairs.rows import (
+    PLACE_BITS,
+    Int64,
+    Joins,
+    PairRows,
+    count_reasons,
+    make_rows,
+    places_of,
+    reason_column,
+)
+from clip_transforms.sink import Part, PartWriter
+from clip_transforms.views import PAIRS
+
+PAIRS_FOLDER = "pairs"
+KEPT_FOLDER = "kept"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Named:
+    """Duplicates, by number, and the image ids of the rows that stand for them."""
+
+    rows: Int64
+    ids: tuple[str, ...]
+
+    def by_chunk(self) -> Iterator[tuple[int, Named]]:
+        """The same by the chunk of the rows."""
+        chunks = self.rows >> PLACE_BITS
+        for number in np.unique(chunks).tolist():
+            places = np.flatnonzero(chunks == number)
+            yield number, Named(rows=self.rows[places], ids=tuple(self.ids[place] for place in places))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What was written of some chunks: rows by reason and `kept`, and the names of the objects."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+
+def add_written(found: Iterable[Written]) -> Written:
+    """What was written of all these chunks.
+
+    >>> add_written([Written(counts={"kept": 1}, names=("a",)), Written(counts={"kept": 2}, names=("b",))])
+    Written(counts={'kept': 3}, names=('a', 'b'))
+    """
+    counts: Counter[str] = Counter()
+    names: list[str] = []
+    for each in found:
+        counts.update(each.counts)
+        names.extend(each.names)
+    return Written(counts=dict(counts), names=tuple(names))
+
+
+def judge_chunk(config: SelectConfig, chunk: Chunk) -> PairRows:
+    """The rows of a chunk, those dropped that have no caption or that a rule drops."""
+    table = read_chunk(config, chunk, ["caption", "sha256", "phash"], {PAIRS: ["similarity"]})
+    rows = make_rows(chunk.number, table)
+    silent = [not has_text(caption) for caption in table.column("caption").to_pylist()]
+    return rows.dropped(np.flatnonzero(silent).astype(np.int64), NO_CAPTION)
+
+
+def name_targets(config: SelectConfig, chunk: Chunk, followers: Iterable[Joins]) -> list[Named]:
+    """The ids of this chunk's rows that duplicates elsewhere joined."""
+    joins = [each for each in followers if len(each.rows)]
+    if not joins:
+        return []
+    ids = read_chunk(config, chunk, [], {}).column("image_id").combine_chunks()
+    return [
+        Named(rows=each.rows, ids=tuple(ids.take(pa.array(places_of(each.targets))).to_pylist()))
+        for each in joins
+    ]
+
+
+def write_chunk(
+    config: SelectConfig, chunk: Chunk, rows: PairRows, named: Sequence[Named], threshold: float | None
+) -> Written:
+    """Apply the cut and write the chunk's rows to pairs/ and kept/; the same bytes at every attempt."""
+    rows = apply_cut(rows, threshold)
+    table = pairs_table(config, chunk, rows, named)
+    parts = [
+        *_write(config, PAIRS_FOLDER, chunk, table),
+        *_write(config, KEPT_FOLDER, chunk, table.filter(table.column("kept"))),
+    ]
+    return Written(counts=dict(count_reasons(rows)), names=tuple(part.name for part in parts))
+
+
+def apply_cut(rows: PairRows, threshold: float | None) -> PairRows:
+    """Drop what is left and scores less; with no threshold nothing."""
+    if threshold is None:
+        return rows
+    left = rows.left
+    return rows.dropped(left[~keep_above(rows.scores[left], threshold)], BELOW_CUT)
+
+
+def pairs_table(config: SelectConfig, chunk: Chunk, rows: PairRows, named: Sequence[Named]) -> pa.Table:
+    """The chunk's rows of pairs/."""
+    schema = config.schema()
+    ours = {"kept", "drop_reason", "duplicate_of", schema.names[3], "text_truncated"}
+    columns = [name for name in schema.names if name not in ours]
+    table = read_chunk(config, chunk, columns, {PAIRS: ["similarity", "text_truncated"]})
+    made = {
+        schema.names[3]: table.column("similarity"),
+        "kept": pa.array(rows.reasons < 0),
+        "drop_reason": reason_column(rows),
+        "duplicate_of": _duplicate_of(len(rows.reasons), named),
+    }
+    found = [made[name] if name in made else table.column(name) for name in schema.names]
+    return pa.Table.from_arrays(found, schema=schema)
+
+
+def _duplicate_of(count: int, named: Sequence[Named]) -> pa.Array:
+    ids: list[str | None] = [None] * count
+    for each in named:
+        for place, image_id in zip(places_of(each.rows).tolist(), each.ids, strict=True):
+            ids[place] = image_id
+    return pa.array(ids, pa.string())
+
+
+def _write(config: SelectConfig, folder: str, chunk: Chunk, table: pa.Table) -> tuple[Part, ...]:
+    about = {"fingerprint": config.fingerprint, "encoder": config.encoder_name, "selection": chunk.selection}
+    writer = PartWriter(
+        config.store(), folder=folder, schema=config.schema(), stem=chunk.stem, metadata=about
+    )
+    writer.write(table)
+    return writer.close()
