@@ -5,6 +5,7 @@
 | gs, gcs      | a server that falls silent is given up (gcsfs by itself waits for ever)                           |
 | s3, s3a      | 100 connections at once, as the other clients have (botocore: 10)                               |
 | http, https  | a server that falls silent is given up; a long body is not (aiohttp ends it after 5 minutes)     |
+| http, https  | the session is made by GET_CLIENT's value, where our own code hands one over (the guarded one)     |
 | all          | no cache of listings                                                                            |
 """
 
@@ -23,6 +24,8 @@ HTTP_OPTIONS = frozenset(
 )
 #: These keep no listings, and hand an option that they do not know to the connection, which refuses it.
 _WITHOUT_LISTINGS = frozenset({"file", "sftp", "ssh"})
+#: Which function makes the session; handed over by our own code only, as text cannot name one.
+GET_CLIENT = "get_client"
 _CONNECT_S = 30.0
 _SILENCE_S = 60.0  # from the end of the request to the answer, and between two packets of it
 _CONNECTIONS = 100
@@ -38,7 +41,8 @@ def client_options(
     """
     options: dict[str, Any] = dict(storage_options)
     if protocol in HTTP:
-        options = {name: value for name, value in options.items() if name in HTTP_OPTIONS}
+        maker = {GET_CLIENT: options[GET_CLIENT]} if callable(options.get(GET_CLIENT)) else {}
+        options = {name: value for name, value in options.items() if name in HTTP_OPTIONS} | maker
         options["client_kwargs"] = {"timeout": _patience(), **_mapping(options.get("client_kwargs"))}
     elif protocol in GCS:
         options.setdefault("requests_timeout", _patience())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import itertools
 import os
 import re
 import stat
@@ -23,9 +25,12 @@ from tenacity import (
     wait_random,
 )
 
+from clip_transforms.client_options import HTTP
 from clip_transforms.elements import ImageError, Reason, RequestError, Stage
 from clip_transforms.fetch_errors import FetchProblem, classify
 from clip_transforms.fetch_remote import AsyncObject, async_object, read_blocking, wait_for
+from clip_transforms.host_turns import turn
+from clip_transforms.url_guard import check_url
 
 T = TypeVar("T")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -41,15 +46,21 @@ class FetchOptions:
 
     storage_options go to the fsspec client of the url's store; http(s) takes of them only what
     `client_options.HTTP_OPTIONS` names, so that one set serves a run that reads from several places.
+
+    By default http(s) urls reach public addresses only, and the schemes of `url_guard.SCHEMES` alone are opened,
+    for urls come from data. schemes are allowed beyond these.
     """
 
     max_bytes: int = 100 * 2**20
     timeout_s: float = 60.0  # of one attempt, from the request to the last byte
     attempts: int = 4
     storage_options: Mapping[str, object] = field(default_factory=dict, repr=False)  # may hold credentials
+    allow_private_urls: bool = False  # any address and any scheme
+    schemes: tuple[str, ...] = ()
+    per_host: int = 8  # http(s) requests at a time to one host, of those under way on an event loop
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "timeout_s", "attempts"):
+        for name in ("max_bytes", "timeout_s", "attempts", "per_host"):
             if not getattr(self, name) > 0:
                 raise RequestError(f"{name} is {getattr(self, name)}; it must be above 0")
 
@@ -64,6 +75,8 @@ def fetch(url: str, options: FetchOptions, *, sleep: Callable[[float], None] = t
     Timeouts, 408, 429, 5xx and broken connections are tried `attempts` times with exponential backoff and
     jitter (0.5 s, doubling, at most 20 s; `Retry-After` up to 30 s is kept to); all else fails at once. A
     local read has no deadline: the operating system cannot end one.
+
+    What `options` guards against is a `blocked_address` problem, found at the first attempt.
 
     Raises ImageError (stage fetch), whose message holds neither url nor credentials, and RequestError where
     the machine lacks a store's package or a storage option does not exist.
@@ -89,7 +102,7 @@ def connected(url: str, options: FetchOptions) -> AsyncObject | None:
     if scheme is None:
         return None
     try:
-        return async_object(scheme, url, storage_options=options.storage_options, connect=False)
+        return _found(scheme, url, options, connect=False)
     except Exception:  # noqa: BLE001  `connect` is to say what it is
         return None
 
@@ -97,10 +110,19 @@ def connected(url: str, options: FetchOptions) -> AsyncObject | None:
 async def fetch_async(
     found: AsyncObject, options: FetchOptions, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> bytes:
-    """`fetch` of what `connect` has found, to be awaited on `found.loop`: no thread waits for the answer."""
+    """`fetch` of what `connect` has found, to be awaited on `found.loop`: no thread waits for the answer.
+
+    Requests to one host take turns: `options.per_host` at a time, and none begins while the host has asked
+    another for a pause.
+    """
     retrying = AsyncRetrying(**_policy(options), sleep=sleep)
+    attempts = itertools.count()
+
+    async def attempt() -> bytes:
+        return await _attempt_async(found, options, first=next(attempts) == 0)
+
     try:
-        return await retrying(_attempt_async, found, options)
+        return await retrying(attempt)
     except FetchProblem as error:
         problem = error
     raise _image_error(problem, retrying)
@@ -151,15 +173,27 @@ def _attempt(url: str, options: FetchOptions) -> bytes:
         return _checked(_read(url, options), options)
 
 
-async def _attempt_async(found: AsyncObject, options: FetchOptions) -> bytes:
-    with _classified(options):
-        return _checked(await found.read(max_bytes=options.max_bytes, timeout_s=options.timeout_s), options)
+async def _attempt_async(found: AsyncObject, options: FetchOptions, *, first: bool) -> bytes:
+    polite = found.scheme in HTTP
+    waiting = turn(found.url, limit=options.per_host, first=first) if polite else contextlib.nullcontext()
+    async with waiting:
+        with _classified(options):
+            data = await found.read(max_bytes=options.max_bytes, timeout_s=options.timeout_s)
+            return _checked(data, options)
 
 
 def _connect(url: str, options: FetchOptions) -> AsyncObject | None:
     scheme, _ = _split(url)
     with _classified(options):
-        return async_object(scheme or "", url, storage_options=options.storage_options, connect=True)
+        return _found(scheme or "", url, options, connect=True)
+
+
+def _found(scheme: str, url: str, options: FetchOptions, *, connect: bool) -> AsyncObject | None:
+    if not options.allow_private_urls:
+        check_url(url, schemes=options.schemes)
+    guarded = not options.allow_private_urls
+    storage_options = options.storage_options
+    return async_object(scheme, url, storage_options=storage_options, connect=connect, guarded=guarded)
 
 
 class _classified:
@@ -203,8 +237,7 @@ def _read(url: str, options: FetchOptions) -> bytes:
     scheme, path = _split(url)
     if scheme is None:
         return _read_local(path, options.max_bytes)
-    storage_options = options.storage_options
-    found = async_object(scheme, url, storage_options=storage_options, connect=True)
+    found = _found(scheme, url, options, connect=True)
     if found is not None:
         return wait_for(found, max_bytes=options.max_bytes, timeout_s=options.timeout_s)
     return read_blocking(
@@ -212,7 +245,7 @@ def _read(url: str, options: FetchOptions) -> bytes:
         url,
         max_bytes=options.max_bytes,
         timeout_s=options.timeout_s,
-        storage_options=storage_options,
+        storage_options=options.storage_options,
     )
 
 

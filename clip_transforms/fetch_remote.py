@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from clip_transforms.client_options import HTTP
+from clip_transforms.client_options import GET_CLIENT, HTTP
 from clip_transforms.elements import Reason
 from clip_transforms.fetch_errors import FetchProblem, status_problem
 from clip_transforms.filesystems import (
@@ -77,11 +77,12 @@ class AsyncObject:
 
 
 def async_object(
-    scheme: str, url: str, *, storage_options: Mapping[str, object], connect: bool
+    scheme: str, url: str, *, storage_options: Mapping[str, object], connect: bool, guarded: bool
 ) -> AsyncObject | None:
     """The object to read with asyncio; None where its store has no asyncio client.
 
     connect: open the client if it is not open yet, which may take a while; else the answer is None then.
+    guarded: http(s) reaches public addresses only.
     Raises FetchProblem, RequestError (a package is missing, an option is unknown), or what the client raises.
     """
     if scheme == "memory":
@@ -90,12 +91,20 @@ def async_object(
         if is_blocking(url):
             return None
         place = (open_filesystem if connect else opened_filesystem)(
-            url, storage_options, hidden_retries=False
+            url,
+            _guarded(storage_options) if guarded and scheme in HTTP else storage_options,
+            hidden_retries=False,
         )
     if place is None:
         return None
     store, path = place
     return AsyncObject(store=store, scheme=scheme, url=url, path=path, storage_options=storage_options)
+
+
+def _guarded(storage_options: Mapping[str, object]) -> Mapping[str, object]:
+    from clip_transforms.guarded_client import guarded_session  # imports aiohttp
+
+    return {**storage_options, GET_CLIENT: guarded_session}
 
 
 def read_blocking(

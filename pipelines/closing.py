@@ -59,7 +59,7 @@ def close(job: Job, summary: Mapping[str, Any], *, command: str) -> int:
     """Record the job, write report.html, print the closing table; ContractError where it is not met."""
     record = {**summary, "command": command, "max_failure_rate": failure_rate(job)}
     job.store.write(f"runs/{job.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
-    report = write_run_report(job.store, summary)
+    report = write_run_report(job.store, summary, allow_private_urls=job.asked("allow_private_urls"))
     if not job.asked("quiet"):
         print_summary(_table(job, summary, report, command=command), file=sys.stdout)
     check_contract(summary, max_failure_rate=failure_rate(job))

@@ -161,6 +161,17 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         help="fetch and decode in P processes (default 0: in threads)",
     )
     group.add_argument(
+        "--per-host",
+        type=_positive_int,
+        metavar="N",
+        help="http(s) images at a time from one host (default 8)",
+    )
+    group.add_argument(
+        "--allow-private-urls",
+        action="store_true",
+        help="let image urls lead to private addresses and to any scheme (default: blocked_address failures)",
+    )
+    group.add_argument(
         "--timeout", type=_seconds, metavar="SECONDS", help="of one attempt to fetch (default 60)"
     )
     group.add_argument(

@@ -27,6 +27,7 @@ from clip_transforms.sources import (
     with_private_inputs,
 )
 from clip_transforms.storage import Store
+from clip_transforms.url_guard import schemes_of
 from pipelines.credentials import missing_credentials
 from pipelines.launch import LOCAL_RUNNERS
 from pipelines.options import Identity, identity_from, storage_options
@@ -200,9 +201,8 @@ def engine_options(
         "fetch_processes": "fetch_processes",
     }
     given = {new: getattr(args, old) for old, new in renamed.items() if hasattr(args, old)}
-    timeout = {"timeout_s": args.timeout} if hasattr(args, "timeout") else {}
     return EngineOptions(
-        fetch=FetchOptions(max_bytes=identity.max_bytes, storage_options=options, **timeout),
+        fetch=fetch_options(args, identity, options),
         decode=DecodeOptions(
             background=parse_background(identity.background),
             exif_transpose=not identity.no_exif_transpose,
@@ -212,6 +212,19 @@ def engine_options(
             max_bytes=identity.max_bytes,
         ),
         **given,
+    )
+
+
+def fetch_options(
+    args: argparse.Namespace, identity: Identity, options: Mapping[str, object]
+) -> FetchOptions:
+    """The limits on one image; schemes that `--input` itself names are open to the urls in it."""
+    renamed = {"timeout": "timeout_s", "per_host": "per_host", "allow_private_urls": "allow_private_urls"}
+    return FetchOptions(
+        max_bytes=identity.max_bytes,
+        storage_options=options,
+        schemes=schemes_of(identity.input),
+        **{new: getattr(args, old) for old, new in renamed.items() if hasattr(args, old)},
     )
 
 

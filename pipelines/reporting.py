@@ -11,19 +11,26 @@ from clip_transforms.plan import read_extensions
 from clip_transforms.review import ReportInputs, write_report
 from clip_transforms.sources.lookup import ImageLookup
 from clip_transforms.storage import Store
+from clip_transforms.url_guard import schemes_of
 from pipelines.job import source_options, stored_identity
 from pipelines.options import identity_from
 
 
-def write_run_report(store: Store, summary: Mapping[str, Any]) -> str:
+def write_run_report(store: Store, summary: Mapping[str, Any], *, allow_private_urls: bool = False) -> str:
     """Write the page of a run, finished or not; its full path.
 
-    summary: the content of run.json, or what `beamclip status` recounts.
+    summary: the content of run.json, or what `beamclip status` recounts. allow_private_urls: its pictures are
+    fetched again, guarded as they were for the run unless this is set.
     """
     other = summary.get("from_run")
     source = Store(str(other), store.storage_options) if other else None
     identity = identity_from({}, stored_identity(read_extensions(source or store)))
-    fetching = FetchOptions(max_bytes=identity.max_bytes, storage_options=store.storage_options)
+    fetching = FetchOptions(
+        max_bytes=identity.max_bytes,
+        storage_options=store.storage_options,
+        allow_private_urls=allow_private_urls,
+        schemes=schemes_of(identity.input),
+    )
     sources = source_options(identity, identity.input, store.storage_options)
     parts = [part.name for found in live_parts(store).values() for part in found]
     write_report(

@@ -20,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="the counts as JSON")
     parser.add_argument("--report", action="store_true", help="write report.html again")
     parser.add_argument(
+        "--allow-private-urls", action="store_true", help="as the run was given it, for the report's pictures"
+    )
+    parser.add_argument(
         "--storage-option", action="append", default=[], metavar="K=V", help="of the file system"
     )
     args = parser.parse_args(argv)
@@ -41,7 +44,7 @@ def status(args: argparse.Namespace) -> int:
     if args.report:
         from pipelines.reporting import write_run_report
 
-        write_run_report(store, summary)
+        write_run_report(store, summary, allow_private_urls=args.allow_private_urls)
     if args.json:
         print(json.dumps({**summary, "problems": problems}, indent=1, sort_keys=True, ensure_ascii=False))
     else:

@@ -106,7 +106,8 @@ def store() -> Iterator[None]:
 def fetchers(outlet: Outlet, *, limit: int = 4, **options: Any) -> Fetchers[str]:
     # A client of the test's own: the store's options are part of what tells clients apart.
     unlike = {"mark": f"{id(outlet)}-{time.monotonic()}"}
-    return Fetchers(outlet, FetchOptions(storage_options=unlike, **options), limit=limit, name="test-fetch")
+    given = FetchOptions(storage_options=unlike, schemes=("slowly",), **options)
+    return Fetchers(outlet, given, limit=limit, name="test-fetch")
 
 
 def test_every_item_ends_once_and_no_more_than_the_limit_run() -> None:

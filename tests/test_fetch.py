@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -127,6 +128,11 @@ def server() -> Iterator[str]:
     thread.join()
 
 
+def allowing(**options: Any) -> FetchOptions:
+    """Options that let the test's servers be reached, which are on loopback (tests/test_url_guard.py has the guard)."""
+    return FetchOptions(allow_private_urls=True, **options)
+
+
 def on_the_loop(url: str, options: FetchOptions, *, sleep: Callable[[float], object] = time.sleep) -> bytes:
     """`fetch` as the engine does it: awaited on the client's loop, or in this thread where there is none."""
 
@@ -155,7 +161,7 @@ get = fetch
 def failure(url: str, **options: object) -> ImageError:
     waits: list[float] = []
     with pytest.raises(ImageError) as caught:
-        get(url, FetchOptions(**options), sleep=waits.append)
+        get(url, allowing(**options), sleep=waits.append)
     error = caught.value
     assert error.stage is Stage.FETCH
     assert len(waits) == error.attempts - 1
@@ -170,11 +176,11 @@ def failure(url: str, **options: object) -> ImageError:
 
 @pytest.mark.parametrize("path", ["whole/", "ranged/", "short/", "odd416/", "redirect/"])
 def test_http_bodies(server: str, path: str) -> None:
-    assert get(server + path, FetchOptions()) == BODY
+    assert get(server + path, allowing()) == BODY
 
 
 def test_one_ranged_request(server: str) -> None:
-    get(server + "ranged/", FetchOptions(max_bytes=5000))
+    get(server + "ranged/", allowing(max_bytes=5000))
     assert len(Handler.seen) == 1
     headers = Handler.seen[0][1]
     assert (headers["range"], headers["accept-encoding"]) == ("bytes=0-5000", "identity")
@@ -204,21 +210,21 @@ def test_http_failures(server: str, path: str, reason: Reason, message: str, att
 
 def test_http_retries_wait_as_the_server_asks(server: str) -> None:
     waits: list[float] = []
-    assert get(server + "flaky/503", FetchOptions(), sleep=waits.append) == BODY
+    assert get(server + "flaky/503", allowing(), sleep=waits.append) == BODY
     assert waits == [7.0, 7.0]
 
 
 def test_backoff_grows_and_is_bounded(server: str) -> None:
     waits: list[float] = []
     with pytest.raises(ImageError):
-        get(server + "status/500", FetchOptions(attempts=9), sleep=waits.append)
+        get(server + "status/500", allowing(attempts=9), sleep=waits.append)
     for number, wait in enumerate(waits):
         assert min(20.0, 0.5 * 2**number) <= wait <= min(20.0, 0.5 * 2**number) + 0.5
 
 
 def test_limits_on_bytes(server: str) -> None:
     for path in ("whole/", "ranged/", "short/", "redirect/"):
-        assert len(get(server + path, FetchOptions(max_bytes=len(BODY)))) == len(BODY)
+        assert len(get(server + path, allowing(max_bytes=len(BODY)))) == len(BODY)
         error = failure(server + path, max_bytes=len(BODY) - 1)
         assert (error.reason, error.message) == (Reason.TOO_MANY_BYTES, "more than 2047 bytes")
 
@@ -245,22 +251,22 @@ def test_connections_that_fail() -> None:
 
 def test_urls_are_sent_as_they_are_given(server: str) -> None:
     for path in ("ranged/?a=%2F%2f&b=x+y", "ranged/?q=[1]", "ranged/?q=a%20b"):
-        get(server + path, FetchOptions())
+        get(server + path, allowing())
         assert Handler.seen[-1][0] == "/what/" + path
-    get(server + "whole/a b ü", FetchOptions())
+    get(server + "whole/a b ü", allowing())
     assert Handler.seen[-1][0] == "/what/whole/a%20b%20%C3%BC"
 
 
 def test_http_takes_its_options_only(server: str) -> None:
     options = {"headers": {"X-Key": "1"}, "token": "anon", "endpoint_url": "elsewhere"}
-    get(server + "ranged/", FetchOptions(storage_options=options))
+    get(server + "ranged/", allowing(storage_options=options))
     assert Handler.seen[-1][1]["x-key"] == "1"
-    assert "anon" not in repr(FetchOptions(storage_options=options))
+    assert "anon" not in repr(allowing(storage_options=options))
 
 
 def test_threads_share_one_client(server: str) -> None:
     with ThreadPoolExecutor(16) as pool:
-        bodies = list(pool.map(lambda n: get(f"{server}ranged/{n}", FetchOptions()), range(1, 200)))
+        bodies = list(pool.map(lambda n: get(f"{server}ranged/{n}", allowing()), range(1, 200)))
     assert [len(body) for body in bodies] == list(range(1, 200))
     clients = {id(open_filesystem(f"http://{host}/", hidden_retries=False)[0]) for host in ("one", "two")}
     assert len(clients) == 1 and open_filesystem("http://one/")[0]
@@ -289,7 +295,7 @@ STORES = pytest.mark.parametrize(("scheme", "options"), [("s3", s3), ("gs", gcs)
 @STORES
 def test_stores_read_with_one_ranged_request(server: str, scheme: str, options: object) -> None:
     given = options(server)  # type: ignore[operator]
-    assert get(f"{scheme}://what/ranged/", FetchOptions(storage_options=given)) == BODY
+    assert get(f"{scheme}://what/ranged/", allowing(storage_options=given)) == BODY
     assert len(Handler.seen) == 1
     assert Handler.seen[0][1]["range"] == f"bytes=0-{100 * 2**20}"
     error = failure(f"{scheme}://what/ranged/", storage_options=given, max_bytes=100)
@@ -327,7 +333,7 @@ def test_a_store_that_hangs(server: str, scheme: str, options: object) -> None:
 
 @STORES
 def test_names_are_taken_literally(server: str, scheme: str, options: object) -> None:
-    given = FetchOptions(storage_options=options(server))  # type: ignore[operator]
+    given = allowing(storage_options=options(server))  # type: ignore[operator]
     get(f"{scheme}://what/whole/?a#b[c]*%20::d#1", given)
     assert "%3Fa%23b%5Bc%5D" in Handler.seen[-1][0].replace("[", "%5B").replace("]", "%5D")
     assert "%2520::d%231" in Handler.seen[-1][0].replace("%3A", ":")
@@ -339,7 +345,7 @@ def test_names_are_taken_literally(server: str, scheme: str, options: object) ->
 def test_memory() -> None:
     store = fsspec.filesystem("memory")
     store.pipe({"/fetch/a#b?[c].jpg": BODY, "/fetch/empty": b""})
-    assert get("memory://fetch/a#b?[c].jpg", FetchOptions()) == BODY
+    assert get("memory://fetch/a#b?[c].jpg", allowing()) == BODY
     assert failure("memory://fetch/a#b?[c].jpg", max_bytes=10).reason is Reason.TOO_MANY_BYTES
     assert failure("memory://fetch/empty").reason is Reason.EMPTY
     assert failure("memory://fetch/none").reason is Reason.NOT_FOUND
@@ -367,10 +373,10 @@ def test_unknown_stores_and_options() -> None:
     error = failure("nosuch://bucket/x.jpg")
     assert (error.reason, error.message) == (Reason.BAD_NAME, "no store is known for the scheme 'nosuch'")
     with pytest.raises(RequestError, match="the storage options anon, nosuch do not fit s3://"):
-        get("s3://bucket/key", FetchOptions(storage_options={"nosuch": 1, "anon": True}))
+        get("s3://bucket/key", allowing(storage_options={"nosuch": 1, "anon": True}))
     for name in ("max_bytes", "timeout_s", "attempts"):
         with pytest.raises(RequestError, match=f"{name} is 0; it must be above 0"):
-            FetchOptions(**{name: 0})
+            allowing(**{name: 0})
 
 
 # --- local -----------------------------------------------------------------------------------------------
@@ -379,11 +385,11 @@ def test_unknown_stores_and_options() -> None:
 def test_local_files(tmp_path: Path) -> None:
     odd = tmp_path / "a#b?[c]%20 ü.jpg"
     odd.write_bytes(BODY)
-    assert get(str(odd), FetchOptions()) == BODY
-    assert get(f"file://{odd}", FetchOptions()) == BODY
-    assert get(str(odd), FetchOptions(max_bytes=len(BODY))) == BODY
+    assert get(str(odd), allowing()) == BODY
+    assert get(f"file://{odd}", allowing()) == BODY
+    assert get(str(odd), allowing(max_bytes=len(BODY))) == BODY
     assert failure(str(odd), max_bytes=len(BODY) - 1).reason is Reason.TOO_MANY_BYTES
-    assert get("/proc/self/status", FetchOptions()).startswith(b"Name:")  # says its size is 0
+    assert get("/proc/self/status", allowing()).startswith(b"Name:")  # says its size is 0
 
 
 def test_local_failures(tmp_path: Path) -> None:
@@ -423,7 +429,7 @@ def test_a_local_error_that_may_pass(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (error.reason, error.attempts) == (Reason.FORBIDDEN, 2)  # the first was tried again
     errors.append(OSError(5, "I/O error"))
     waits: list[float] = []
-    assert get(str(tmp_path / "x"), FetchOptions(), sleep=waits.append) == BODY
+    assert get(str(tmp_path / "x"), allowing(), sleep=waits.append) == BODY
     assert len(waits) == 1
 
 

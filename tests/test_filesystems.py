@@ -22,6 +22,7 @@ from clip_transforms.elements import RequestError
 from clip_transforms.fetch import FetchOptions, fetch
 from clip_transforms.filesystems import BadUrlError, borrow_filesystem, is_chain, open_filesystem, protocol_of
 from clip_transforms.storage import Store
+from clip_transforms.url_guard import schemes_of
 
 REGISTRY = importlib.import_module("fsspec.registry")._registry  # as an attribute it is a view of itself
 GCS = {"token": "anon", "project": "p", "endpoint_url": "http://127.0.0.1:9"}
@@ -138,7 +139,10 @@ def test_a_blocking_client_is_lent_to_one_at_a_time_and_kept(strict: type[Strict
 
 def test_the_host_of_a_url_counts_before_that_of_the_options(strict: type[Strict]) -> None:
     for host in ("one", "two"):
-        assert fetch(f"ssh://{host}/a", FetchOptions(storage_options={"host": "three"})) == host.encode()
+        assert (
+            fetch(f"ssh://{host}/a", FetchOptions(storage_options={"host": "three"}, schemes=("ssh",)))
+            == host.encode()
+        )
 
 
 def test_a_chain_of_urls(tmp_path: Path) -> None:
@@ -147,7 +151,7 @@ def test_a_chain_of_urls(tmp_path: Path) -> None:
     url = f"zip://a.jpg::file://{tmp_path}/x.zip"
     filesystem, path = open_filesystem(url)
     assert filesystem.cat_file(path) == b"inside"
-    assert fetch(url, FetchOptions()) == b"inside"
+    assert fetch(url, FetchOptions(schemes=schemes_of([url]))) == b"inside"
     with pytest.raises(RequestError, match="chain of urls"):
         open_filesystem("zip://a.jpg::nosuch://b/x.zip")
 

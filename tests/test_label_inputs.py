@@ -131,7 +131,7 @@ def test_a_list_of_urls_counts_dead_links_as_rows_and_ends_well(tmp_path: Path, 
     urls = [f"{server}/image0000{number}.jpg" for number in range(3)] + [f"{server}/dead.jpg"]
     (tmp_path / "urls.txt").write_text("\n".join(urls))
     run = tmp_path / "run"
-    assert label(tmp_path / "urls.txt", run) == 0
+    assert label(tmp_path / "urls.txt", run, "--allow-private-urls") == 0
     assert [row["uri"] for row in rows(run, "embeddings")] == sorted(
         urls[:3], key=lambda url: next(r["image_id"] for r in rows(run, "embeddings") if r["uri"] == url)
     )
@@ -146,7 +146,7 @@ def test_signed_urls_leave_no_trace_in_the_output(tmp_path: Path, server: str) -
     lines = ["url,caption", f"{server}/image00000.jpg?{secret},a", f"{server}/gone.jpg?{secret},b"]
     (tmp_path / "list.csv").write_text("\n".join(lines))
     run = tmp_path / "run"
-    assert label(tmp_path / "list.csv", run, "--max-failure-rate", 1) == 0
+    assert label(tmp_path / "list.csv", run, "--max-failure-rate", 1, "--allow-private-urls") == 0
     assert [row["uri"] for row in rows(run, "embeddings")] == [f"{server}/image00000.jpg"]
     assert [row["uri"] for row in rows(run, "failures")] == [f"{server}/gone.jpg"]
     for path in run.rglob("*"):

@@ -13,6 +13,7 @@ from clip_transforms.sources.opening import InputStream, knows_ranges, open_inpu
 from clip_transforms.sources.options import PlanItem, SourceOptions, problem
 from clip_transforms.sources.records import Lines, Record, csv_records, json_records, list_records
 from clip_transforms.sources.urls import canonical_uri, has_credentials, is_text, resolve, shown, suffix_of
+from clip_transforms.url_guard import reference_problem
 
 CSV_SUFFIXES = (".csv", ".tsv")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
@@ -136,6 +137,8 @@ def _item(record: Record, row: int, url: str, uri: str, layout: Layout) -> PlanI
     if bad or not isinstance(reference, str):
         return problem(f"{uri}#{row}", Reason.BAD_NAME, f"{where} {bad}", image_id=own_id)
     target = resolve(reference, base=url)
+    if forbidden := reference_problem(target, base=url):
+        return problem(f"{uri}#{row}", Reason.BLOCKED_ADDRESS, f"{where} {forbidden}", image_id=own_id)
     target_uri = canonical_uri(target)
     extra = columns.extra_of(values, uri=target_uri)
     if columns.carry:

@@ -16,6 +16,7 @@ from clip_transforms.sources.opening import InputStream, lasting_reason, open_in
 from clip_transforms.sources.options import PlanItem, SourceOptions
 from clip_transforms.sources.parquet_layout import Layout, layout_of
 from clip_transforms.sources.urls import canonical_uri, image_id_of, resolve
+from clip_transforms.url_guard import reference_problem
 
 SUFFIXES = (".parquet", ".pq")
 _IMAGE_BATCH = 8  # rows with image bytes in memory at a time
@@ -139,6 +140,10 @@ def _row(
         stage, reason, message = problem
         return _failure(here, stage, reason, f"row {number} {message}", image_id=own_id)
     target = here if payload else resolve(reference or "", base=url)
+    if not payload and (forbidden := reference_problem(target, base=url)):
+        return _failure(
+            here, Stage.FETCH, Reason.BLOCKED_ADDRESS, f"row {number} {forbidden}", image_id=own_id
+        )
     uri = here if payload else canonical_uri(target)
     if layout.image is not None:
         values = {name: value for name, value in values.items() if name != layout.image}

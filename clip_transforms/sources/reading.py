@@ -63,7 +63,8 @@ def _read_refs(rows: pa.Table, options: SourceOptions) -> Iterator[ImageRef | Fa
             image_id = row["image_id"] or image_id_of(row["uri"])
             if row["problem_reason"] is not None:
                 reason, message = Reason(row["problem_reason"]), row["problem_message"] or ""
-                yield _failure(row, image_id, Stage.LIST, reason, message)
+                stage = Stage.FETCH if reason is Reason.BLOCKED_ADDRESS else Stage.LIST
+                yield _failure(row, image_id, stage, reason, message)
                 continue
             url: str | Failure = options.open_url(row["uri"])
             if row["pointer_file"] is not None:

@@ -11,6 +11,7 @@ from clip_transforms.fetch import FetchOptions
 from clip_transforms.input_images import bytes_of, input_images
 from clip_transforms.sources.options import SourceOptions
 from clip_transforms.training.examples import Examples, gather, with_captions
+from clip_transforms.url_guard import schemes_of
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,11 @@ def read_rows(
 
     Raises RequestError where an input is not there or has nothing to read, StoreError where a store fails.
     """
-    fetching = FetchOptions(max_bytes=sources.max_bytes, storage_options=sources.storage_options)
+    fetching = FetchOptions(
+        max_bytes=sources.max_bytes,
+        storage_options=sources.storage_options,
+        schemes=schemes_of(inputs),
+    )
     yield from islice(_rows(inputs, sources, fetching), limit)
 
 
