@@ -21,6 +21,7 @@ from clip_transforms.pairs.config import read_selection
 from clip_transforms.pairs.funnel import funnel_problems, read_funnel
 from clip_transforms.pairs.scores import has_pairs
 from clip_transforms.plan import Extension, iter_units, read_extensions
+from clip_transforms.retries import REPEATS
 from clip_transforms.storage import Store
 from clip_transforms.sweep import sweep
 from clip_transforms.views import PAIRS, View, label_view
@@ -29,11 +30,11 @@ _PACKAGES = ("beamclip", "apache-beam", "torch", "open_clip_torch", "pillow", "p
 _STAGES = ("fetch", "decode", "encode")
 
 
-def finish_run(config: RunConfig, counted: Mapping[str, float]) -> dict[str, Any]:
+def finish_run(config: RunConfig, counted: Mapping[str, float], *, last: bool = True) -> dict[str, Any]:
     """The last step of a job: sweep, find repeated ids, recount, write run.json; returns its content.
 
-    counted: the unit reports of this job, added up. Runs on one worker, once all units are done; run again
-    it writes the same.
+    counted: the unit reports of this job, added up. last: False where more follows, which writes run.json.
+    Runs on one worker, once all units are done; run again it writes the same.
     """
     store = config.store()
     tasks = [view.task for view in config.views()]
@@ -49,7 +50,8 @@ def finish_run(config: RunConfig, counted: Mapping[str, float]) -> dict[str, Any
         "duplicate_ids": duplicates,
         **job_facts(run_id=config.run_id, started_at=config.started_at, counted=counted),
     }
-    store.write("run.json", json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False).encode())
+    if last:
+        store.write("run.json", json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False).encode())
     return summary
 
 
@@ -179,6 +181,7 @@ def job_facts(*, run_id: str, started_at: str, counted: Mapping[str, float]) -> 
         "ended_at": ended.isoformat(),
         "images_per_second": round(done / seconds, 2),
         "images_per_second_of_stage": stages,  # one thread of it
+        "retries": int(counted.get("retries", 0)) + REPEATS.take(),  # requests to stores, made again by us
         "units_before": int(counted.get("embed_units_before", 0)),
         "versions": versions(),
         "peak_memory_bytes": peak_memory(),  # of the process that ran this last step

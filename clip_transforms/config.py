@@ -61,12 +61,14 @@ class UnitReport:
     labelled: int = 0
     scored: int = 0  # pairs
     done_before: bool = False  # its commit was there already
+    retries: int = 0  # requests that the process made again since its last report
     stats: EngineStats | None = None
 
     def counts(self) -> dict[str, float]:
         """The numbers that add up over units."""
         kind = self.task.split("-", 1)[0]
         found: dict[str, float] = {f"{kind}_units{'_before' if self.done_before else ''}": 1}
+        found["retries"] = self.retries
         if self.done_before:
             return found
         found |= {"embedded": self.embedded, "failed": self.failed, "labelled": self.labelled}

@@ -8,23 +8,25 @@ from dataclasses import replace
 from typing import Any
 
 from clip_transforms.elements import RequestError
-from clip_transforms.lease import Lease
 from clip_transforms.live import count
 from clip_transforms.pairs.config import SelectConfig, Selection, keep_selection, read_selection
 from clip_transforms.pairs.scores import has_pairs
-from clip_transforms.plan import read_extensions
 from clip_transforms.sources import parse_carry
 from clip_transforms.sources.options import SourceOptions
 from clip_transforms.storage import Store
 from clip_transforms.views import PAIRS
 from pipelines import preflight
-from pipelines.closing import close, run_graph
+from pipelines.closing import run_and_close
 from pipelines.filter_flags import SELECTION, selection_from
 from pipelines.from_run import check_complete, check_encoder, check_source, plan_views, refuse_strange
 from pipelines.job import Job, check_request, encoder_spec, engine_options, stored_identity
 from pipelines.launch import beam_options, configure_logging
-from pipelines.options import identity_from, storage_options
+from pipelines.options import identity_from
 from pipelines.planning import first_look, keep_views, make_config, write_plan
+from pipelines.run_plan import run_plan
+from pipelines.runners import launch_of
+from pipelines.storage_options import storage_options
+from pipelines.submitted import take_lease
 
 
 def filter_input(
@@ -37,15 +39,16 @@ def filter_input(
     going_on = bool(job.extensions) and not job.unreachable
     job = replace(job, selection=selection_from(vars(args), _stored(job.store) if going_on else None))
     options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
+    launch = launch_of(args, options)
     if job.asked("dry_run"):
         from pipelines.dry_run import dry_run
 
-        return dry_run(job, options, command="filter")
+        return dry_run(job, launch, command="filter")
     job.store.probe()
-    encoder = preflight.load_encoder(job.spec, job.engine, local=job.is_local)
+    encoder = preflight.load_encoder(job.spec, job.engine, local=launch.workers_here)
     config = make_config(job, encoder)
     items = first_look(job, encoder)
-    with Lease.acquire(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
+    with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         extensions = write_plan(job, config, items, lease)
         select = _select_config(
             job,
@@ -55,9 +58,7 @@ def filter_input(
             scores=job.store.root,
             sources=job.sources,
         )
-        summary = run_graph(job, config, extensions, options, select=select)
-        lease.check()
-        return close(job, summary, command="filter")
+        return run_and_close(job, config, extensions, launch, lease, command="filter", select=select)
 
 
 def filter_stored(
@@ -68,6 +69,7 @@ def filter_stored(
     job, source = _check_stored(args)
     assert job.selection is not None
     options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
+    launch = launch_of(args, options)
     own = has_pairs(job.store) and not job.asked("overwrite")
     scored = source if has_pairs(source) and not (own and job.store.root != source.root) else None
     if job.asked("dry_run"):
@@ -83,11 +85,11 @@ def filter_stored(
     names = {"encoder_name": str(plan["encoder_name"]), "fingerprint": str(plan["fingerprint"])}
     config = None
     if scored is None:
-        encoder = preflight.load_encoder(job.spec, job.engine, local=job.is_local)
+        encoder = preflight.load_encoder(job.spec, job.engine, local=launch.workers_here)
         config = make_config(job, encoder)
         if job.store.root != source.root:
             config = replace(config, embeddings_run=source.root)
-    with Lease.acquire(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
+    with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         if job.store.root != source.root:
             plan_views(job, source, **names)
         if config is None:
@@ -101,9 +103,7 @@ def filter_stored(
             scores=(scored or job.store).root,
             sources=SourceOptions(carry=parse_carry(job.identity.carry)),
         )
-        summary = run_graph(job, config, job.extensions, options, select=select)
-        lease.check()
-        return close(job, summary, command="filter")
+        return run_and_close(job, config, job.extensions, launch, lease, command="filter", select=select)
 
 
 def _check_stored(args: argparse.Namespace) -> tuple[Job, Store]:
@@ -140,7 +140,7 @@ def _check_stored(args: argparse.Namespace) -> tuple[Job, Store]:
 
 def _selection_of(args: argparse.Namespace, store: Store, *, into_run: bool) -> Selection:
     given = vars(args)
-    if not into_run and read_extensions(store):
+    if not into_run and run_plan(store):
         if not (hasattr(args, "resume") or hasattr(args, "overwrite")):
             raise RequestError(
                 f"{store.root} holds a run already: --resume goes on with it, --overwrite deletes it first; "

@@ -21,12 +21,17 @@ UIDS = "uids.npy"
 
 
 def finish_selection(
-    config: SelectConfig, written: Written, cut: Cut | None, facts: Mapping[str, int]
+    config: SelectConfig,
+    written: Written,
+    cut: Cut | None,
+    facts: Mapping[str, int],
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Delete parts of earlier selections, write what goes over all kept rows, then run.json; its content.
 
-    Runs on one worker, once all chunks are written; run again it writes the same. Raises ContractError where
-    the folders do not hold what was counted.
+    before: what the job has told of its units; empty where it had none to work on. Runs on one worker, once all
+    chunks are written; run again it writes the same. Raises ContractError where the folders do not hold what was
+    counted.
     """
     store = config.store()
     mine = set(written.names)
@@ -34,7 +39,8 @@ def finish_selection(
     _write_uids(config, store)
     names = sorted({name.split("/part-", 1)[1].split("-", 1)[0] for name in mine})
     keep_selection(store, config.selection, done=names[0] if names else "")
-    summary = _base(config, store)
+    told = before or job_facts(run_id=config.run_id, started_at=config.started_at, counted={})
+    summary: dict[str, Any] = {**told, **summarise(store)}
     funnel = summary["filter"]
     counted = {"kept": funnel["kept"], **funnel["dropped"]}
     if counted != {"kept": 0, **written.counts}:  # what is recounted against what was written
@@ -43,16 +49,6 @@ def finish_selection(
     funnel |= facts
     store.write("run.json", json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False).encode())
     return summary
-
-
-def _base(config: SelectConfig, store: Store) -> dict[str, Any]:
-    """What is known of the run: what this job has found out of its units, and all that can be recounted."""
-    before: dict[str, Any] = {}
-    if store.exists("run.json"):
-        before = json.loads(store.read("run.json"))
-    if before.get("run_id") != config.run_id:
-        before = job_facts(run_id=config.run_id, started_at=config.started_at, counted={})
-    return {**before, **summarise(store)}
 
 
 def _write_uids(config: SelectConfig, store: Store) -> None:

@@ -34,8 +34,8 @@ _PASSES = 2  # over float32 scores
 class SelectPairs(beam.PTransform[Any, Any]):
     """Chooses among a run's stored pairs and writes pairs/, kept/ and run.json.
 
-    Input: a PCollection of one element, there once all units have their scores. Output: one element, the
-    content of run.json.
+    Input: one element, there once all units have their scores: what the job tells of them (a dict, which may
+    be empty). Output: one element, the content of run.json.
     """
 
     config: SelectConfig
@@ -71,6 +71,7 @@ class SelectPairs(beam.PTransform[Any, Any]):
                 partial(finish_selection, config),
                 threshold,
                 AsSingleton(facts | "CountFacts" >> beam.CombineGlobally(add_facts)),
+                AsSingleton(ready),
             )
         )
 
