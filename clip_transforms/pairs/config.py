@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from clip_transforms.elements import RequestError
 from clip_transforms.fingerprint import canonical_hash
+from clip_transforms.pairs.near import DEFAULT_DISTANCE, MAX_DISTANCE
 from clip_transforms.storage import Store
 from clip_transforms.views import View
 from schemas.pairs import pairs_schema
@@ -21,7 +22,6 @@ DUPLICATE_EXACT = "duplicate_exact"
 DUPLICATE_NEAR = "duplicate_near"
 #: The ways to look for duplicates; each has those before it.
 DEDUPS = ("none", "exact", "near")
-DEFAULT_DISTANCE = 4
 #: What may be written of the kept pairs beside Parquet.
 OUTPUTS = ("uids",)
 _NAME = "selection.json"
@@ -47,6 +47,10 @@ class Selection:
             raise RequestError(f"--keep-above {self.keep_above:g}: expected a cosine from -1 to 1")
         if self.dedup not in DEDUPS:
             raise RequestError(f"--dedup {self.dedup}: expected one of {', '.join(DEDUPS)}")
+        if not 0 <= self.near_distance <= MAX_DISTANCE:
+            raise RequestError(
+                f"--near-distance {self.near_distance}: expected a number of bits from 0 to {MAX_DISTANCE}"
+            )
         strange = [name for name in self.outputs if name not in OUTPUTS]
         if strange:
             raise RequestError(f"--write {strange[0]}: expected one of {', '.join(OUTPUTS)}")

@@ -19,7 +19,7 @@ from clip_transforms.rows import constant, footer
 from clip_transforms.sink import Part, PartWriter
 from clip_transforms.storage import Store
 from clip_transforms.views import PAIRS
-from schemas.scores import scores_schema
+from schemas.scores import SCORES
 
 _BATCH_ROWS = 1024
 _MARK = "text/pairs"
@@ -56,18 +56,17 @@ class PairScorer:
     def write(self, sources: Iterable[Part], *, stem: str) -> tuple[Part, ...]:
         """Score the pairs of some embedding parts, row by row in their order; the parts written."""
         config = self._config
-        schema = scores_schema(config.dim)
         writer = PartWriter(
-            self._store, folder=PAIRS.folder, schema=schema, stem=stem, metadata=footer(config)
+            self._store, folder=PAIRS.folder, schema=SCORES, stem=stem, metadata=footer(config)
         )
         for part in sources:
             with self._embeddings.open(part.name) as handle:
                 columns = ["image_id", "uri", "embedding", "caption"]
                 for batch in pq.ParquetFile(handle).iter_batches(batch_size=_BATCH_ROWS, columns=columns):
-                    writer.write(self._rows(batch, schema))
+                    writer.write(self._rows(batch))
         return writer.close()
 
-    def _rows(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
+    def _rows(self, batch: pa.RecordBatch) -> pa.Table:
         config, rows = self._config, batch.num_rows
         flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
         images = np.asarray(flat, np.float32).reshape(rows, -1)
@@ -75,8 +74,12 @@ class PairScorer:
         absent = pa.array(~scored.given)
         with self._lock:
             self.scored += rows
-        vectors = pa.FixedSizeListArray.from_arrays(
-            pa.array(scored.vectors.reshape(-1)), type=schema.field("text_embedding").type, mask=absent
+        ends = np.cumsum(scored.given, dtype=np.int32) * config.dim
+        vectors = pa.ListArray.from_arrays(
+            pa.array(np.concatenate([[0], ends]).astype(np.int32)),
+            pa.array(scored.vectors[scored.given].reshape(-1)),
+            type=SCORES.field("text_embedding").type,
+            mask=absent,
         )
         now = datetime.datetime.now(datetime.timezone.utc)
         columns = [
@@ -86,6 +89,6 @@ class PairScorer:
             pa.array(scored.similarity, mask=~scored.given),
             pa.array(scored.truncated),
             *(constant(value, rows) for value in (self.fingerprint(), config.encoder_name, config.run_id)),
-            pa.repeat(pa.scalar(now, schema.field("created_at").type), rows),
+            pa.repeat(pa.scalar(now, SCORES.field("created_at").type), rows),
         ]
-        return pa.Table.from_arrays(columns, schema=schema)
+        return pa.Table.from_arrays(columns, schema=SCORES)
