@@ -26,6 +26,7 @@ EXTRAS = {
     "hf": ["transformers>=4.40", "huggingface_hub>=0.24"],
     "dataflow": ["apache-beam[gcp]>=2.62,<3", "gcsfs>=2024.2"],
     "http": ["aiohttp>=3.9"],
+    "filter": ["py3langid>=0.4"],
     "evaluate": ["scikit-learn>=1.3", "scipy>=1.10"],
     "yaml": ["apache-beam[yaml]>=2.62,<3"],
     "test": [
@@ -35,6 +36,7 @@ EXTRAS = {
         "gcsfs>=2024.2",
         "mypy>=1.11",
         "psutil>=5.9",
+        "py3langid>=0.4",
         "pytest>=8",
         "ruff>=0.6",
         "scikit-learn>=1.3",
@@ -60,6 +62,7 @@ setup(
     package_data={
         "clip_transforms": ["prompt_sets/*", "prompt_sets/*/*", "samples/*", "samples/*/*", "py.typed"],
         "clip_transforms.encoders": ["beamclip_tiny/*", "parameters.json"],
+        "clip_transforms.pairs": ["rule_sets/*"],
         "clip_transforms.review": ["templates/*"],
     },
     install_requires=[

@@ -108,7 +108,7 @@ def read_yaml(text: str, *, source: str) -> Node:
         line = text.count("\n", 0, error.position) + 1
         raise mistake(f"not sound YAML: it holds {chr(error.character)!r}", source=source, line=line)
     except RecursionError:
-        raise mistake("not a prompt set: its lists are nested hundreds deep", source=source)
+        raise mistake("not sound YAML: its lists are nested hundreds deep", source=source)
     if root is None:
         raise mistake("the file is empty", source=source)
     return _Reader(source).node(root)

@@ -1,0 +1,255 @@
+"""`beamclip filter` through its command: scores, duplicates, the cut, other cuts of the same run, and refusals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from clip_transforms.encoders.fake import FakeEncoder
+from schemas.pairs import pairs_schema
+from schemas.scores import SCORES
+from tests.helpers import image_bytes, make_image
+from tests.pairs_kit import by_name, cosine_by_hand, data, filtered, write_pairs
+from tests.runs import beamclip, rows, summary, written
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """The manifest of 43 pairs that pairs_kit describes."""
+    return write_pairs(tmp_path / "input")
+
+
+def test_every_input_is_one_row_that_is_kept_dropped_or_failed(pairs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert filtered("--input", pairs, "--encoder", "fake", "--keep-top", "0.5", "--output", run) == 0
+    found = rows(run, "pairs")
+    assert len(found) == 42 == len({row["image_id"] for row in found})
+    assert Counter(row["drop_reason"] for row in found) == {None: 21, "below_cut": 19, "no_caption": 2}
+    assert [row for row in found if row["kept"]] == rows(run, "kept")
+    funnel = summary(run)["filter"]
+    assert (funnel["inputs"], funnel["failed"], funnel["kept"]) == (43, 1, 21)
+    assert funnel["dropped"] == {"below_cut": 19, "no_caption": 2}
+    assert beamclip("status", run) == 0
+
+
+def test_the_cut_keeps_what_datacomp_keeps(pairs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert filtered("--input", pairs, "--encoder", "fake", "--keep-top", "0.3", "--output", run) == 0
+    scores = np.array(
+        [row["similarity_fake"] for row in rows(run, "pairs") if row["caption"] not in (None, " \t")]
+    )
+    scores = scores[~np.isnan(scores.astype(float))].astype(np.float32)
+    threshold = -np.sort(-scores)[int(len(scores) * 0.3)]
+    kept = {row["similarity_fake"] for row in rows(run, "kept")}
+    assert len(kept) == 13
+    assert kept == set(scores[scores >= threshold].tolist())
+    assert summary(run)["filter"]["threshold"] == threshold
+
+
+def test_scores_are_those_of_the_encoder_called_by_hand(pairs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert filtered("--input", pairs, "--encoder", "fake", "--output", run) == 0
+    found = by_name(run, "scores")
+    ninth = found["image00009.jpg"]
+    assert ninth["similarity"] == cosine_by_hand(run, "a picture of thing 9", "image00009.jpg")
+    np.testing.assert_array_equal(
+        ninth["text_embedding"], FakeEncoder().encode_texts(["a picture of thing 9"])[0]
+    )
+    assert not ninth["text_truncated"]
+    assert found["image00005.jpg"]["text_truncated"]
+    for name in ("image00003.jpg", "image00004.jpg"):
+        assert (found[name]["similarity"], found[name]["text_embedding"]) == (None, None)
+        assert by_name(run)[name]["drop_reason"] == "no_caption"
+    assert Counter(row["kept"] for row in rows(run, "pairs")) == {True: 40, False: 2}
+
+
+def test_the_schemas_are_exactly_those_told(pairs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    carry = ("--carry", "path:string")
+    assert filtered("--input", pairs, "--encoder", "fake?dim=16", *carry, "--output", run) == 0
+    import pyarrow as pa
+
+    expected = pairs_schema("fake?dim=16", carry=[("path", pa.string())])
+    for folder in ("pairs", "kept"):
+        (part,) = (run / folder).glob("*.parquet")
+        assert pq.read_schema(part).remove_metadata().equals(expected), folder
+    for part in (run / "scores").glob("*.parquet"):
+        assert pq.read_schema(part).remove_metadata().equals(SCORES)
+    assert by_name(run)["copy.jpg"]["src_path"].endswith("copy.jpg")
+
+
+def test_duplicates_join_the_best_pair(pairs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert filtered("--input", pairs, "--encoder", "fake", "--dedup", "near", "--output", run) == 0
+    found = by_name(run)
+    reasons = {}
+    for one, two in (("image00000.jpg", "copy.jpg"), ("image00001.jpg", "again.jpg")):
+        best, worse = sorted((one, two), key=lambda name: -found[name]["similarity_fake"])
+        assert found[best]["kept"] and found[best]["duplicate_of"] is None
+        assert found[worse]["duplicate_of"] == found[best]["image_id"]
+        reasons[two] = found[worse]["drop_reason"]
+    assert reasons == {"copy.jpg": "duplicate_exact", "again.jpg": "duplicate_near"}
+    dropped = summary(run)["filter"]["dropped"]
+    assert dropped == {"no_caption": 2, "duplicate_exact": 1, "duplicate_near": 1}
+
+
+def test_a_duplicate_of_a_duplicate_names_the_row_that_stands_for_both(tmp_path: Path) -> None:
+    source = write_pairs(tmp_path / "input", 12)
+    images = tmp_path / "input" / "images"
+    data = image_bytes(make_image(1, (256, 192)), quality=60)
+    (images / "again.jpg").write_bytes(data)
+    (images / "copy.jpg").write_bytes(data)  # equal bytes, and near image00001.jpg
+    run = tmp_path / "run"
+    assert filtered("--input", source, "--encoder", "fake", "--dedup", "near", "--output", run) == 0
+    found = by_name(run)
+    alike = ("image00001.jpg", "again.jpg", "copy.jpg")
+    (best,) = [found[name] for name in alike if found[name]["kept"]]
+    assert {found[name]["duplicate_of"] for name in alike if not found[name]["kept"]} == {best["image_id"]}
+    assert best["similarity_fake"] == max(found[name]["similarity_fake"] for name in alike)
+
+
+def test_another_cut_of_a_run_encodes_nothing(pairs: Path, tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert filtered("--input", pairs, "--encoder", "fake", "--output", run) == 0
+    before = written(run)
+    FakeEncoder.reset()
+    assert filtered("--from-run", run, "--keep-above", "0.1", "--output", other) == 0
+    counters = FakeEncoder.counters()
+    assert (counters.loads, counters.encode_calls, counters.text_calls) == (0, 0, 0)
+    assert written(run) == before
+    scores = [row["similarity_fake"] for row in rows(run, "pairs") if row["similarity_fake"] is not None]
+    assert len(rows(other, "kept")) == sum(np.float32(score) >= np.float32(0.1) for score in scores)
+    assert len(rows(other, "pairs")) == 42
+    assert beamclip("status", other) == 0
+
+
+def test_choosing_anew_within_a_run_replaces_what_was_chosen(pairs: Path, tmp_path: Path) -> None:
+    run, fresh = tmp_path / "run", tmp_path / "fresh"
+    first = ("--input", pairs, "--encoder", "fake")
+    assert filtered(*first, "--keep-top", "0.9", "--write", "uids", "--output", run) == 0
+    assert len(np.load(run / "uids.npy")) == 37
+    assert filtered("--from-run", run, "--keep-top", "0.2", "--dedup", "exact") == 0
+    assert filtered(*first, "--keep-top", "0.2", "--dedup", "exact", "--output", fresh) == 0
+    assert data(run) == data(fresh)
+    assert not (run / "uids.npy").exists()
+    assert len(list((run / "pairs").glob("*"))) == 1
+
+
+def test_stored_embeddings_are_scored_without_an_image_being_encoded(pairs: Path, tmp_path: Path) -> None:
+    run, chosen, fresh = (tmp_path / name for name in ("run", "chosen", "fresh"))
+    assert beamclip("embed", "--quiet", "--input", pairs, "--encoder", "fake", "--output", run) == 0
+    FakeEncoder.reset()
+    assert filtered("--from-run", run, "--keep-top", "0.4", "--output", chosen) == 0
+    assert FakeEncoder.counters().encode_calls == 0
+    assert FakeEncoder.counters().texts == 40
+    assert not (run / "scores").exists()
+    assert filtered("--input", pairs, "--encoder", "fake", "--keep-top", "0.4", "--output", fresh) == 0
+    for folder in ("scores", "pairs", "kept"):
+        assert rows(chosen, folder) == rows(fresh, folder), folder
+    assert beamclip("status", chosen) == 0
+    assert filtered("--from-run", run, "--keep-top", "0.4") == 0  # into the run itself
+    assert data(run) == data(fresh)
+
+
+def test_a_retry_brings_scores_and_chooses_anew(pairs: Path, tmp_path: Path) -> None:
+    run, fresh = tmp_path / "run", tmp_path / "fresh"
+    options = ("--input", pairs, "--encoder", "fake", "--keep-top", "0.5", "--unit-size", "10")
+    assert filtered(*options, "--output", run) == 0
+    (tmp_path / "input" / "images" / "broken.jpg").write_bytes(image_bytes(make_image(99, (256, 192))))
+    assert filtered("--output", run, "--retry-failed") == 0
+    assert filtered(*options, "--output", fresh) == 0
+    assert len(rows(run, "scores")) == 43
+    assert data(run) == data(fresh)
+    assert summary(run)["filter"]["inputs"] == 43
+    assert beamclip("status", run) == 0
+
+
+def test_images_that_are_added_are_scored_too_whichever_command_adds_them(
+    pairs: Path, tmp_path: Path
+) -> None:
+    run, fresh = tmp_path / "run", tmp_path / "fresh"
+    lines = pairs.read_text().splitlines(keepends=True)
+    pairs.write_text("".join(lines[:21]))
+    options = ("--input", pairs, "--encoder", "fake", "--keep-top", "0.5", "--unit-size", "8")
+    assert filtered(*options, "--output", run) == 0
+    pairs.write_text("".join(lines))
+    assert beamclip("embed", "--quiet", "--output", run, "--resume") == 1  # the selection is not up to date
+    assert len(rows(run, "scores")) == 42
+    assert filtered("--output", run, "--resume") == 0
+    assert filtered(*options, "--output", fresh) == 0
+    assert data(run) == data(fresh)
+
+
+def test_uids_are_the_halves_of_the_ids_sorted(tmp_path: Path) -> None:
+    source = write_pairs(tmp_path / "input", 10)
+    lines = source.read_text().splitlines()
+    uids = [f"{(7919 * number) ** 9 % 2**128:032x}" for number in range(len(lines) - 1)]
+    source.write_text(
+        "\n".join(["uid," + lines[0], *map(",".join, zip(uids, lines[1:], strict=True))]) + "\n"
+    )
+    run = tmp_path / "run"
+    options = ("--keep-above", "0", "--write", "uids")
+    assert filtered("--input", source, "--encoder", "fake", *options, "--output", run) == 0
+    kept = {row["image_id"] for row in rows(run, "kept")}
+    assert kept < set(uids) and len(kept) > 2
+    expected = np.array([(int(uid[:16], 16), int(uid[16:32], 16)) for uid in kept], np.dtype("u8,u8"))
+    expected.sort()
+    stored = np.load(run / "uids.npy")
+    assert stored.dtype == np.dtype("u8,u8")
+    np.testing.assert_array_equal(stored, expected)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--keep-top", "1.5"), "--keep-top 1.5: expected a fraction above 0, at most 1"),
+        (("--keep-above", "28"), "--keep-above 28: expected a cosine from -1 to 1"),
+        (("--keep-top", "0.3", "--keep-above", "0.2"), "not allowed with argument"),
+        (("--dedup", "some"), "--dedup some: expected one of none, exact, near"),
+        (("--near-distance", "2"), "--near-distance goes with --dedup near"),
+        (("--dedup", "near", "--near-distance", "40"), "--near-distance 40"),
+        (("--write", "zip"), "--write zip: expected one of"),
+    ],
+)
+def test_a_wrong_request_is_refused_at_once(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], told: str
+) -> None:
+    run = tmp_path / "run"
+    assert filtered("--input", pairs, "--encoder", "fake", *flags, "--output", run) == 2
+    assert told in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_what_does_not_go_with_a_stored_run_is_refused(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert filtered("--input", pairs, "--encoder", "fake", "--keep-top", "0.5", "--output", run) == 0
+    assert filtered("--from-run", run, "--keep-above", "0", "--output", other) == 0
+    for flags, told in (
+        (("--from-run", run, "--input", pairs), "--input does not go with --from-run"),
+        (("--from-run", run, "--encoder", "fake?dim=8"), "does not agree with the run"),
+        (("--from-run", run, "--output", other), "holds a run already"),
+        (("--from-run", run, "--overwrite"), "--overwrite would delete the run"),
+        (("--from-run", other), f"give --from-run {run}"),
+        (("--from-run", tmp_path), "there is no run with embeddings"),
+        (("--output", run, "--resume", "--keep-top", "0.1"), "does not agree with the run's selection"),
+        (("--output", other, "--resume"), f"--from-run {run} --output {other} --resume"),
+    ):
+        assert filtered(*flags) == 2, flags
+        assert told in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert filtered("--input", pairs, "--encoder", "fake", "--dry-run", "--output", run) == 0
+    assert not run.exists()
+    assert filtered("--input", pairs, "--encoder", "fake", "--output", run) == 0
+    capsys.readouterr()
+    assert filtered("--from-run", run, "--dry-run", "--keep-top", "0.1", "--output", other) == 0
+    assert "scores    are there" in capsys.readouterr().out
+    assert not other.exists()
