@@ -30,7 +30,7 @@ EXTRAS = {
     "evaluate": ["scikit-learn>=1.3", "scipy>=1.10"],
     "yaml": ["apache-beam[yaml]>=2.62,<3"],
     "test": [
-        "apache-beam[yaml]>=2.62,<3",
+        "apache-beam[gcp,yaml]>=2.62,<3",
         "aiohttp>=3.9",
         "build>=1.2",
         "gcsfs>=2024.2",

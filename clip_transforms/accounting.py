@@ -17,6 +17,7 @@ from clip_transforms.labelsets import label_set_tags
 from clip_transforms.live import count, live_parts
 from clip_transforms.memory import peak_memory
 from clip_transforms.plan import Extension, iter_units, read_extensions
+from clip_transforms.retries import REPEATS
 from clip_transforms.storage import Store
 from clip_transforms.sweep import sweep
 
@@ -149,6 +150,7 @@ def _job_facts(config: RunConfig, counted: Mapping[str, float]) -> dict[str, Any
         "ended_at": ended.isoformat(),
         "images_per_second": round(done / seconds, 2),
         "images_per_second_of_stage": stages,  # one thread of it
+        "retries": int(counted.get("retries", 0)) + REPEATS.take(),  # requests to stores, made again by us
         "units_before": int(counted.get("embed_units_before", 0)),
         "versions": versions(),
         "peak_memory_bytes": peak_memory(),  # of the process that ran this last step

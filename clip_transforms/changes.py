@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -190,7 +191,8 @@ def _hash_rows(rows: Iterable[Mapping[str, object]]) -> tuple[dict[str, UInt64],
 
 
 def _key(row: Mapping[str, object]) -> tuple[int, int]:
-    text = repr((row["kind"], row["uri"], row["image_id"], row["row_groups"]))
+    groups: Any = row["row_groups"]  # a tuple as scanned, a list as read from the plan
+    text = repr((row["kind"], row["uri"], row["image_id"], None if groups is None else list(groups)))
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
 

@@ -54,12 +54,14 @@ class UnitReport:
     failed_by: Mapping[str, int] = field(default_factory=dict)  # "<stage>_<reason>" -> rows
     labelled: int = 0
     done_before: bool = False  # its commit was there already
+    retries: int = 0  # requests that the process made again since its last report
     stats: EngineStats | None = None
 
     def counts(self) -> dict[str, float]:
         """The numbers that add up over units."""
         kind = self.task.split("-", 1)[0]
         found: dict[str, float] = {f"{kind}_units{'_before' if self.done_before else ''}": 1}
+        found["retries"] = self.retries
         if self.done_before:
             return found
         found |= {"embedded": self.embedded, "failed": self.failed, "labelled": self.labelled}

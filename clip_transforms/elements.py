@@ -7,6 +7,7 @@ The exception tree::
     │   └── HeldError         another launcher holds the output's lease
     ├── ContractError         the job ran and did not meet its contract: exit code 1
     ├── StoreError            the object store refused or failed, after retries
+    │   └── ForbiddenError    it refused: no permission
     └── ImageError            one image cannot be used; becomes a Failure, never leaves the engine
 """
 
@@ -134,6 +135,10 @@ class ContractError(BeamclipError):
 
 class StoreError(BeamclipError):
     """An object store refused or failed a request, after retries."""
+
+
+class ForbiddenError(StoreError):
+    """An object store refused a request for want of permission; it was asked once."""
 
 
 class ImageError(BeamclipError):

@@ -30,6 +30,7 @@ from clip_transforms.elements import ImageError, Reason, RequestError, Stage
 from clip_transforms.fetch_errors import FetchProblem, classify
 from clip_transforms.fetch_remote import AsyncObject, async_object, read_blocking, wait_for
 from clip_transforms.host_turns import turn
+from clip_transforms.retries import REPEATS
 from clip_transforms.url_guard import check_url
 
 T = TypeVar("T")
@@ -149,8 +150,13 @@ def _policy(options: FetchOptions) -> dict[str, Any]:
         "stop": stop_after_attempt(options.attempts),
         "wait": _pause,
         "retry": retry_if_exception(_may_pass),
+        "before_sleep": _note,
         "reraise": True,
     }
+
+
+def _note(state: RetryCallState) -> None:  # noqa: ARG001
+    REPEATS.note()
 
 
 def _may_pass(error: BaseException) -> bool:

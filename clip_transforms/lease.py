@@ -192,6 +192,12 @@ def read_lease(store: Store) -> LeaseRecord | None:
     return None if held is None or held.released else held
 
 
+def launcher_gone(held: LeaseRecord, now: float) -> bool:
+    """Whether nobody renews the lease any more: its process is dead, it has expired, or a job holds it alone."""
+    dead = this_process().same_machine(held.holder) and not is_alive(held.holder)
+    return dead or held.expires is None or now >= held.expires
+
+
 def _numbers(store: Store) -> list[int]:
     matches = (_NAME.fullmatch(entry.name) for entry in store.list("lease"))
     return sorted(int(match[1]) for match in matches if match)
@@ -254,11 +260,9 @@ def _numbers_with(store: Store, number: int) -> list[int]:
 def _is_free(held: LeaseRecord, now: float, job_ended: Callable[[str], bool | None] | None) -> bool:
     if held.released:
         return True
-    here = this_process()
-    dead = here.same_machine(held.holder) and not is_alive(held.holder)
-    launcher_gone = dead or held.expires is None or now >= held.expires
-    if held.runner_job is None or not launcher_gone:
-        return launcher_gone
+    gone = launcher_gone(held, now)
+    if held.runner_job is None or not gone:
+        return gone
     return bool(job_ended and job_ended(held.runner_job))
 
 

@@ -20,11 +20,12 @@ its own (clip_transforms.fetch_remote).
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from tenacity.wait import wait_base
 
 from clip_transforms.storage_errors import is_transient
@@ -34,6 +35,37 @@ _T = TypeVar("_T")
 ATTEMPTS = 5
 #: On top of the clients' own waits; random, so that workers that failed together do not come back together.
 RETRY_WAIT: wait_base = wait_random_exponential(multiplier=0.2, max=20)
+
+
+class Repeats:
+    """How many requests this process made again, with `retried` and with `fetch`; for all threads.
+
+    What the clients repeat inside is not in it (tests/retry_counts.py counts that too). A process that `fork`
+    or `--fetch-processes` made has a count of its own.
+
+    >>> repeats = Repeats(); repeats.note(); repeats.note()
+    >>> repeats.total, repeats.take(), repeats.take()
+    (2, 2, 0)
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = 0
+        self.total = 0
+
+    def note(self) -> None:
+        """One more."""
+        with self._lock:
+            self.total += 1
+
+    def take(self) -> int:
+        """Those since the last call: what one of several threads that count into one sum may add."""
+        with self._lock:
+            new, self._taken = self.total - self._taken, self.total
+            return new
+
+
+REPEATS = Repeats()
 
 
 def retried(action: Callable[[], _T], *, what: str, sleep: Callable[[float], None] = time.sleep) -> _T:
@@ -55,7 +87,13 @@ def retried(action: Callable[[], _T], *, what: str, sleep: Callable[[float], Non
         wait=RETRY_WAIT,
         sleep=sleep,
         retry=retry_if_exception(is_transient),
-        before_sleep=lambda state: _logger.info("%s again: %s", what, state.outcome),
+        before_sleep=lambda state: _note(what, state),
         reraise=True,
     )
     return retrying(action)
+
+
+def _note(what: str, state: RetryCallState) -> None:
+    REPEATS.note()
+    error = state.outcome.exception() if state.outcome else None
+    _logger.info("%s again after %s", what, type(error).__name__)  # its text may hold what is secret

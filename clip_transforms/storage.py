@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
-from clip_transforms.elements import RequestError, StoreError
+from clip_transforms.elements import ForbiddenError, RequestError, StoreError
 from clip_transforms.filesystems import protocol_of
 from clip_transforms.retries import retried
-from clip_transforms.storage_errors import is_missing
+from clip_transforms.storage_errors import is_forbidden, is_missing
 from clip_transforms.storage_local import LocalFiles
 from clip_transforms.storage_remote import RemoteFiles
 
@@ -133,7 +133,7 @@ class Store:
             self._probe_create(name)
         except StoreError as error:
             cause = error.__cause__ or error
-            why = "there is no such bucket or folder" if is_missing(cause) else cause
+            why = "there is no such bucket or folder" if is_missing(cause) else _line(cause)
             raise RequestError(
                 f"cannot write to the output {self.root}: {why}; "
                 "give another --output, or the rights to create, read and delete there"
@@ -178,9 +178,15 @@ class Store:
             raise self._error(what, name, error) from error
 
     def _error(self, what: str, name: str, error: Exception) -> StoreError:
-        return StoreError(
-            f"cannot {what} {self.join(name) if name else self.root}: {type(error).__name__}: {error}"
+        kind = ForbiddenError if is_forbidden(error) else StoreError
+        return kind(
+            f"cannot {what} {self.join(name) if name else self.root}: {type(error).__name__}: {_line(error)}"
         )
+
+
+def _line(error: BaseException) -> str:
+    """What a client says, in one line."""
+    return " ".join(str(error).split())
 
 
 def _checked(name: str) -> str:

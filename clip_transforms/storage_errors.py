@@ -76,6 +76,17 @@ def is_missing(error: BaseException) -> bool:
     return isinstance(error, (FileNotFoundError, NotADirectoryError)) or http_status(error) == 404
 
 
+def is_forbidden(error: BaseException) -> bool:
+    """Whether the store knows who asks, or does not, and says no.
+
+    >>> [is_forbidden(error) for error in (PermissionError(13, "no"), OSError("Forbidden: https://..."), OSError())]
+    [True, True, False]
+    """
+    if isinstance(error, PermissionError) or (type(error) is OSError and str(error).startswith("Forbidden")):
+        return True  # gcsfs has no class for it
+    return http_status(error) in (401, 403)
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later: throttling, server errors, timeouts, lost connections.
 

@@ -13,6 +13,7 @@ from clip_transforms.client_options import GCS, S3
 from clip_transforms.elements import RequestError
 from clip_transforms.filesystems import open_filesystem, protocol_of
 from clip_transforms.listing_pages import list_entries, stat_entry
+from clip_transforms.object_reader import open_object
 from clip_transforms.storage_errors import is_exists, is_missing
 from clip_transforms.storage_local import TEMPORARY
 
@@ -47,7 +48,7 @@ class RemoteFiles:
     def open(self, name: str, block_size: int) -> BinaryIO:
         if self.protocol == "memory":  # hands out one shared file object with one position
             return io.BytesIO(self.read(name))
-        return cast(BinaryIO, self.filesystem.open(self._path(name), "rb", block_size=block_size))
+        return open_object(self.filesystem, self._path(name), block_size=block_size)
 
     def write(self, name: str, data: bytes) -> None:
         self._put(name, data, mode="overwrite")

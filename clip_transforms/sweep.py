@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from clip_transforms.attempts import ATTEMPTS
 from clip_transforms.commits import is_planned, plan_ids
 from clip_transforms.elements import ContractError, RequestError
 from clip_transforms.live import live_commits
@@ -22,6 +23,7 @@ _DATA = re.compile(
     r"|(?:embeddings|failures|pairs|reviews)/part-[^/]+\.parquet|pairs/[^/]+\.npy"
     rf"|labels/{_TAG}/part-[^/]+\.parquet"
     r"|evaluation/[^/]+\.(?:json|html|svg)"
+    r"|attempts/\d/[^/]+/[0-9a-f]{8}-[^/]+\.json"
     rf"|text/{_TAG}[^/]*|calibration/{_TAG}\.json|probes/{_TAG}/.+"
 )
 _COMMITS = re.compile(r"commits/[^/]+/[0-9a-f]{8}-[^/]+\.json")
@@ -41,7 +43,7 @@ def sweep(store: Store, planned_units: Iterable[str], *, tasks: Sequence[str] = 
     """Delete superseded parts, and those of attempts that can no longer win; the last step of a run.
 
     planned_units: names of all units of the run; each must have committed all of `tasks`, else ContractError
-    is raised and nothing is deleted.
+    is raised and nothing is deleted. What was recorded of attempts goes too: there will be no more of them.
 
     The parts are listed first, and the commits read after that. So every part that is judged was there before
     the commits were read, and is one of these. A commit lists it and nothing supersedes it: it stays. Its
@@ -70,8 +72,9 @@ def sweep(store: Store, planned_units: Iterable[str], *, tasks: Sequence[str] = 
         else:
             undecided += 1
     store.delete(lost)
-    for folder in (*_PART_FOLDERS, "commits"):
+    for folder in (ATTEMPTS, *_PART_FOLDERS, "commits"):
         store.delete_temporaries(folder)
+    store.delete([entry.name for entry in store.list(ATTEMPTS)])  # of units that are committed, or of no plan
     return Swept(deleted=len(lost), undecided=undecided)
 
 
@@ -89,7 +92,7 @@ def overwrite(store: Store) -> int:
             f"--overwrite deletes only runs of beamclip, and {store.root} has no plan/*/plan.json of one; "
             "give another --output, or empty that folder yourself"
         )
-    for folder in (*_PART_FOLDERS, "reviews", "text", "commits", "plan"):
+    for folder in (*_PART_FOLDERS, "reviews", "text", ATTEMPTS, "commits", "plan"):
         store.delete_temporaries(folder)
     deleted = 0
     for kind in (_DATA, _COMMITS, _UNITS, _PLANS):

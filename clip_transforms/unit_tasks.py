@@ -27,6 +27,7 @@ class Wanted:
     supersedes: tuple[str, ...] = ()  # failure parts
     only: Mapping[_Key, int] | None = None
     tries: Mapping[_Key, int] = field(default_factory=dict)  # attempts so far
+    killers: bool = False  # among them are images that killed a process
 
 
 def wanted_task(store: Store, unit: WorkUnit, state: UnitState, *, retry_failed: bool) -> Wanted | None:
@@ -42,13 +43,16 @@ def wanted_task(store: Store, unit: WorkUnit, state: UnitState, *, retry_failed:
         return None
     rows = [row for part in failures for row in _read(store, part.name)]
     tries = {(str(row["image_id"]), str(row["uri"])): int(str(row["attempts"])) for row in rows}
-    if any(row["reason"] == Reason.TRUNCATED_SHARD.value for row in rows):
-        return Wanted(task=f"redo-{redone + 1}", redo=redone + 1, tries=tries)
+    reasons = {row["reason"] for row in rows}
+    killers = Reason.CRASHED_WORKER.value in reasons
+    if Reason.TRUNCATED_SHARD.value in reasons:
+        return Wanted(task=f"redo-{redone + 1}", redo=redone + 1, tries=tries, killers=killers)
     return Wanted(
         task=f"retry-{state.next_retry}",
         supersedes=tuple(part.name for part in failures),
         only=Counter((str(row["image_id"]), str(row["uri"])) for row in rows),
         tries=tries,
+        killers=killers,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
+from clip_transforms.attempts import Attempts
 from clip_transforms.commits import EMBEDDINGS, Commit, read_commit, write_commit
 from clip_transforms.config import RunConfig, UnitReport
 from clip_transforms.elements import ContractError, WorkUnit
@@ -70,6 +71,7 @@ class Worker:
         self._store = config.store()
         self._embeddings = config.embeddings_store()
         self._labeller = Labeller(config, engine=self.engine)
+        self._attempts = Attempts(self._store, run_id=config.run_id)
         self._outcomes: Counter[str] = Counter()
         self._outcomes_lock = threading.Lock()
 
@@ -102,6 +104,7 @@ class Worker:
         )
         if wanted is None:
             return PendingUnit(unit=unit, state=state)
+        contained = self._attempts.begin(wanted.task, unit.name) or wanted.killers
         attempt = new_attempt()
         rows = UnitRows(
             store=self._store,
@@ -117,7 +120,9 @@ class Worker:
             rows=rows,
             attempt=attempt,
             done=self.engine().submit(
-                wanted_items(self._store, unit, wanted, options=self._config.sources), rows
+                wanted_items(self._store, unit, wanted, options=self._config.sources),
+                rows,
+                contained=contained,
             ),
         )
 

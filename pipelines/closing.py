@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clip_transforms.accounting import check_contract
+from clip_transforms.lease import Lease
 from clip_transforms.live import count
 from clip_transforms.plan import Extension
 from clip_transforms.storage import Store
@@ -22,53 +23,73 @@ from pipelines.job import Job
 from pipelines.launch import Exit
 from pipelines.progress import Progress, Snapshot, Total
 from pipelines.reporting import write_run_report
+from pipelines.runners import Launch, outlives_launcher
+from pipelines.submitted import Closing, keep_closing, leave
 
 if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     from clip_transforms.config import RunConfig
 
 DEFAULT_FAILURE_RATE = 0.05
 
 
-def run_graph(
-    job: Job, config: RunConfig, extensions: Sequence[Extension], options: PipelineOptions
-) -> dict[str, Any]:
-    """Run the Beam graph, with progress where it runs in this process; the content of run.json."""
+def run_and_close(
+    job: Job,
+    config: RunConfig,
+    extensions: Sequence[Extension],
+    launch: Launch,
+    lease: Lease,
+    *,
+    command: str,
+) -> int:
+    """Run the Beam graph to its end and close the run; or leave it to its runner. The exit code."""
     from pipelines.running import execute
 
     # Images a second are those of the graph: not of the pre-flight, nor of the listing.
     config = replace(config, started_at=datetime.datetime.now(datetime.timezone.utc).isoformat())
-    show = partial(_progress, job, config, extensions)
+    show = partial(_progress, job, config, extensions, launch)
     names = tuple(extension.name for extension in extensions)
-    return execute(config, extensions=names, options=options, progress=show)
+    closing = Closing(
+        run_id=job.run_id,
+        command=command,
+        max_failure_rate=failure_rate(job),
+        label_sets=tuple(item.tag for item in job.label_sets),
+        allow_private_urls=job.asked("allow_private_urls"),
+    )
+    if outlives_launcher(launch.options):
+        keep_closing(job.store, closing)
+    ran = execute(config, extensions=names, launch=launch, lease=lease, progress=show)
+    quiet = job.asked("quiet")
+    if isinstance(ran, str):
+        return leave(job.store, ran, launch, quiet=quiet)
+    lease.check()
+    return close(job.store, ran, closing, quiet=quiet)
 
 
-def close(job: Job, summary: Mapping[str, Any], *, command: str) -> int:
+def close(store: Store, summary: Mapping[str, Any], closing: Closing, *, quiet: bool) -> int:
     """Record the job, write report.html, print the closing table; ContractError where it is not met."""
-    record = {**summary, "command": command, "max_failure_rate": failure_rate(job)}
-    job.store.write(f"runs/{job.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
-    report = write_run_report(job.store, summary, allow_private_urls=job.asked("allow_private_urls"))
-    if not job.asked("quiet"):
-        print_summary(_table(job, summary, report, command=command), file=sys.stdout)
-    check_contract(summary, max_failure_rate=failure_rate(job))
+    record = {**summary, "command": closing.command, "max_failure_rate": closing.max_failure_rate}
+    store.write(f"runs/{closing.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
+    report = write_run_report(store, summary, allow_private_urls=closing.allow_private_urls)
+    if not quiet:
+        print_summary(_table(store, summary, closing, report), file=sys.stdout)
+    check_contract(summary, max_failure_rate=closing.max_failure_rate)
     return Exit.DONE
 
 
-def _table(job: Job, summary: Mapping[str, Any], report: str, *, command: str) -> Summary:
+def _table(store: Store, summary: Mapping[str, Any], closing: Closing, report: str) -> Summary:
     """What the closing table says; the next command is the one that most people type."""
     other = summary.get("from_run")
-    source = Store(str(other), job.store.storage_options) if other else job.store
-    root = shlex.quote(job.store.root)
+    source = Store(str(other), store.storage_options) if other else store
+    root = shlex.quote(store.root)
     following = f"beamclip label --from-run {root} --prompts ..."
     if summary["failed"]:
         following = f"beamclip label --output {root} --retry-failed"
     return Summary(
         run=summary,
-        sets=read_set_counts(job.store, sets=[item.tag for item in job.label_sets]) if job.label_sets else (),
+        sets=read_set_counts(store, sets=closing.label_sets) if closing.label_sets else (),
         failures=() if other else read_failure_examples(source),
         report=report,
-        next_command=None if other or command == "evaluate" else following,
+        next_command=None if other or closing.command == "evaluate" else following,
     )
 
 
@@ -81,9 +102,11 @@ def failure_rate(job: Job) -> float:
     return 1.0 if lists else DEFAULT_FAILURE_RATE
 
 
-def _progress(job: Job, config: RunConfig, extensions: Sequence[Extension]) -> Progress | nullcontext[None]:
+def _progress(
+    job: Job, config: RunConfig, extensions: Sequence[Extension], launch: Launch
+) -> Progress | nullcontext[None]:
     """The bar of a job in this process; a remote runner shows its own."""
-    if not job.is_local:
+    if not launch.workers_here:
         return nullcontext()
     worker = worker_for(config)
     labels_only = config.embeddings_run is not None or hasattr(job.args, "from_run")

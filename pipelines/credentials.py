@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
 
@@ -20,6 +21,9 @@ def missing_credentials(urls: Iterable[str], options: Mapping[str, object]) -> s
 
 
 def _google() -> str | None:
+    # Elsewhere than on Google's machines nobody answers for their metadata server: that is known in a second.
+    os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
+    os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")
     try:
         import google.auth
         import google.auth.exceptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clip_transforms.elements import UnitKind
 from clip_transforms.encoders import describe
@@ -15,6 +15,10 @@ from pipelines import preflight
 from pipelines.job import Job
 from pipelines.launch import Exit
 from pipelines.planning import blank_config, scanned
+from pipelines.runners import Launch
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 _TRY = 16  # images that the estimate is made from
 
@@ -29,16 +33,16 @@ class Size:
     shards: int = 0  # tars, whose images are not known before reading
 
 
-def dry_run(job: Job, options: Any, *, command: str) -> int:
+def dry_run(job: Job, launch: Launch, *, command: str) -> int:
     """Print units, images, bytes and an estimate of time; with a remote runner its steps and options too."""
     print(f"beamclip {command}, dry run: nothing is written")
     _print_request(job)
     if job.unreachable:
         print(f"skipped: listing the input and trying an image, because {job.unreachable}")
     else:
-        _print_size(job)
+        _print_size(job, launch)
     if not job.is_local:
-        _print_graph(job, options)
+        _print_graph(job, launch)
     return Exit.DONE
 
 
@@ -54,7 +58,7 @@ def _print_request(job: Job) -> None:
         print(f"prompts   {label_set.tag}, {len(prompts.classes)} classes")
 
 
-def _print_size(job: Job) -> None:
+def _print_size(job: Job, launch: Launch) -> None:
     head, items = preflight.first_items(scanned(job))
     size = measure(items, unit_size=job.identity.unit_size)
     images = (
@@ -64,7 +68,7 @@ def _print_size(job: Job) -> None:
     )
     print(f"units     {size.units:,}")
     print(f"input     {images}, {_megabytes(size.bytes)}")
-    encoder = preflight.load_encoder(job.spec, job.engine, local=job.is_local)
+    encoder = preflight.load_encoder(job.spec, job.engine, local=launch.workers_here)
     started = time.perf_counter()
     tried = preflight.try_images(head, encoder, sources=job.sources, engine=job.engine, want=_TRY)
     if not tried.embedded:
@@ -108,33 +112,48 @@ def measure(items: Iterable[PlanItem], *, unit_size: int | None) -> Size:
     return size
 
 
-def _print_graph(job: Job, options: Any) -> None:
+def _print_graph(job: Job, launch: Launch) -> None:
     print("options")
-    for name, value in sorted(options.get_all_options(drop_default=True).items()):
+    for name, value in sorted(launch.options.get_all_options(drop_default=True).items()):
         print(f"  {name} = {value}")
+    image = container_image(launch.options)
+    if image:
+        print(f"image     {image}")
     print("steps")
-    for step in _steps(job):
+    for step in _steps(job, launch):
         print(f"  {step}")
+    print(f"waits     {'yes' if launch.wait else 'no: submits, prints the job, exits 4'}")
 
 
-def _steps(job: Job) -> Iterator[str]:
-    """The labels of the graph's composite and its parts, from the graph itself."""
+def container_image(options: PipelineOptions) -> str | None:
+    """The image that workers are started from, where the options name one."""
+    from apache_beam.options.pipeline_options import PortableOptions, WorkerOptions
+
+    named = options.view_as(WorkerOptions).sdk_container_image
+    portable = options.view_as(PortableOptions)
+    if not named and portable.environment_type == "DOCKER":
+        named = portable.environment_config or portable.lookup_environment_option("docker_container_image")
+    return str(named) if named else None
+
+
+def _steps(job: Job, launch: Launch) -> Iterator[str]:
+    """The labels of the graph's composite and its parts, with their resource hints, from the graph itself."""
     import apache_beam as beam
 
-    from clip_transforms.transforms.run import RunUnits
+    from pipelines.running import build
 
     pipeline = beam.Pipeline(runner="FnApiRunner")
-    _ = pipeline | RunUnits(config=blank_config(job), extensions=("0000",))
+    build(pipeline, blank_config(job), extensions=("0000",), launch=launch)
+    hints = ", ".join(f"{name}={value}" for name, value in launch.hints.items())
     seen: list[str] = []
 
     class Visitor(beam.pipeline.PipelineVisitor):
         def enter_composite_transform(self, node: Any) -> None:
-            if node.full_label.count("/") == 1:
-                seen.append(node.full_label)
+            self.visit_transform(node)
 
         def visit_transform(self, node: Any) -> None:
             if node.full_label.count("/") == 1:
-                seen.append(node.full_label)
+                seen.append(f"{node.full_label}{f'  ({hints})' if node.resource_hints else ''}")
 
     pipeline.visit(Visitor())
     yield from seen

@@ -28,8 +28,8 @@ from clip_transforms.plan import plan_table
 from clip_transforms.prompts import PromptSet
 from clip_transforms.sources import PlanItem, read_unit
 from pipelines.job import Job, load_label_sets
-from pipelines.options import storage_options
 from pipelines.planning import scanned
+from pipelines.storage_options import storage_options
 
 #: Options that `beamclip embed` does not have.
 OURS = frozenset(

@@ -24,6 +24,7 @@ def build_parser(command: str, description: str, *, labels: bool) -> argparse.Ar
     _add_encoder(parser)
     _add_decoding(parser)
     _add_run(parser)
+    _add_cluster(parser)
     _add_machine(parser)
     return parser
 
@@ -138,9 +139,26 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--embedding-dtype", choices=("float32", "float16"), help="in Parquet (Spark cannot read float16)"
     )
     group.add_argument("--dry-run", action="store_true", help="print what would be done; write nothing")
-    group.add_argument("--runner", metavar="NAME", help="a Beam runner (default: in this process, offline)")
     group.add_argument("--quiet", action="store_true", help="no progress, no closing table")
     group.add_argument("--verbose", action="store_true", help="log what the workers do, show tracebacks")
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the runner")
+    group.add_argument("--runner", metavar="NAME", help="a Beam runner (default: in this process, offline)")
+    group.add_argument(
+        "--accelerator",
+        metavar="HINT",
+        help="of the steps that encode, as Dataflow takes it: 'type:nvidia-tesla-t4;count:1;install-nvidia-driver'",
+    )
+    group.add_argument(
+        "--min-ram", metavar="SIZE", help="memory of a worker of the steps that encode, for example 16GB"
+    )
+    group.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        help="wait for the job; or submit it, leave and exit 4 (default: wait, but not for DataflowRunner)",
+    )
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:

@@ -11,16 +11,19 @@ from clip_transforms.accounting import contract_problems, summarise
 from clip_transforms.elements import RequestError
 from clip_transforms.encoders import resolve_name
 from clip_transforms.labelsets import LabelSet, keep_label_set, label_set_tags, read_label_set
-from clip_transforms.lease import Lease
 from clip_transforms.plan import Extension, close_extension, read_extensions
 from clip_transforms.storage import Store
 from clip_transforms.sweep import overwrite
-from pipelines.closing import close, run_graph
+from pipelines.closing import run_and_close
 from pipelines.job import Job, encoder_spec, engine_options, load_label_sets, stored_identity
 from pipelines.launch import beam_options, configure_logging
-from pipelines.options import IDENTITY_DEFAULTS, Identity, identity_from, storage_options
+from pipelines.options import IDENTITY_DEFAULTS, Identity, identity_from
 from pipelines.planning import make_config
 from pipelines.preflight import load_encoder
+from pipelines.run_plan import run_plan
+from pipelines.runners import launch_of
+from pipelines.storage_options import storage_options
+from pipelines.submitted import take_lease
 
 #: Options that may stand beside --from-run, besides those of the machine and the store.
 _ALLOWED = {
@@ -39,6 +42,9 @@ _MACHINE = {
     "device",
     "threads",
     "runner",
+    "accelerator",
+    "min_ram",
+    "wait",
     "quiet",
     "verbose",
     "storage_option",
@@ -54,6 +60,7 @@ def label_stored(
     configure_logging(verbose=hasattr(args, "verbose"))
     job, source = check_from_run(args)
     options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
+    launch = launch_of(args, options)
     into_run = job.store.root == source.root
     if job.asked("dry_run"):
         print(
@@ -61,18 +68,16 @@ def label_stored(
         )
         return 0
     job.store.probe()
-    encoder = load_encoder(job.spec, job.engine, local=job.is_local)
+    encoder = load_encoder(job.spec, job.engine, local=launch.workers_here)
     config = make_config(job, encoder)
     if not into_run:
         config = replace(config, embeddings_run=source.root)
-    with Lease.acquire(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
+    with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         if not into_run:
             _plan_labels(job, source, config.encoder_name, config.fingerprint)
         for label_set in job.label_sets:
             keep_label_set(job.store, label_set)
-        summary = run_graph(job, config, job.extensions, options)
-        lease.check()
-        return close(job, summary, command="label")
+        return run_and_close(job, config, job.extensions, launch, lease, command="label")
 
 
 def check_from_run(args: argparse.Namespace) -> tuple[Job, Store]:
@@ -85,7 +90,7 @@ def check_from_run(args: argparse.Namespace) -> tuple[Job, Store]:
         )
     options = storage_options(getattr(args, "storage_option", []))
     source = Store(args.from_run, options)
-    extensions = read_extensions(source)
+    extensions = run_plan(source)
     if not extensions or extensions[0].config.get("from_run"):
         raise RequestError(f"--from-run {source.root}: there is no run with embeddings (no plan/*/plan.json)")
     _check_complete(source)
@@ -123,7 +128,7 @@ def _wanted_sets(
                 "--prompts is missing: which prompt sets are to be applied to the stored embeddings?"
             )
         return given
-    there = read_extensions(store)
+    there = run_plan(store)
     if there and not (hasattr(args, "resume") or hasattr(args, "overwrite")):
         raise RequestError(
             f"{store.root} holds a run already: --resume goes on with it, --overwrite deletes it first; "

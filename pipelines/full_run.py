@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from clip_transforms.lease import Lease
 from pipelines import preflight
-from pipelines.closing import close, run_graph
+from pipelines.closing import run_and_close
 from pipelines.job import check_request
 from pipelines.launch import beam_options, configure_logging
 from pipelines.planning import first_look, make_config, write_plan
+from pipelines.runners import launch_of
+from pipelines.submitted import take_lease
 
 
 def embed_and_label(
@@ -25,16 +26,15 @@ def embed_and_label(
     configure_logging(verbose=hasattr(args, "verbose"))
     job = check_request(args, labels=command == "label")
     options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
+    launch = launch_of(args, options, must_wait=command == "evaluate")
     if job.asked("dry_run"):
         from pipelines.dry_run import dry_run
 
-        return dry_run(job, options, command=command)
+        return dry_run(job, launch, command=command)
     job.store.probe()
-    encoder = preflight.load_encoder(job.spec, job.engine, local=job.is_local)
+    encoder = preflight.load_encoder(job.spec, job.engine, local=launch.workers_here)
     config = make_config(job, encoder)
     items = first_look(job, encoder)
-    with Lease.acquire(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
+    with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         extensions = write_plan(job, config, items, lease)
-        summary = run_graph(job, config, extensions, options)
-        lease.check()
-        return close(job, summary, command=command)
+        return run_and_close(job, config, extensions, launch, lease, command=command)

@@ -15,7 +15,7 @@ from clip_transforms.engine import EngineOptions
 from clip_transforms.fetch import FetchOptions
 from clip_transforms.images import DecodeOptions, parse_background
 from clip_transforms.labelsets import DEFAULT_TOP_K, LabelSet, label_set_tags, read_label_set
-from clip_transforms.plan import Extension, read_extensions
+from clip_transforms.plan import Extension
 from clip_transforms.prompts import load_prompt_set
 from clip_transforms.sources import (
     SourceOptions,
@@ -27,8 +27,10 @@ from clip_transforms.sources import (
 from clip_transforms.storage import Store
 from clip_transforms.url_guard import schemes_of
 from pipelines.credentials import missing_credentials
-from pipelines.launch import LOCAL_RUNNERS
-from pipelines.options import Identity, identity_from, storage_options
+from pipelines.options import Identity, identity_from
+from pipelines.run_plan import run_plan
+from pipelines.runners import LOCAL_RUNNERS
+from pipelines.storage_options import storage_options
 
 if TYPE_CHECKING:
     pass
@@ -80,7 +82,7 @@ def check_request(args: argparse.Namespace, *, labels: bool) -> Job:
     unreachable = None
     if getattr(args, "dry_run", False) and getattr(args, "runner", None) not in LOCAL_RUNNERS:
         unreachable = missing_credentials([store.root, *getattr(args, "input", [])], options)
-    extensions = [] if unreachable else read_extensions(store)
+    extensions = [] if unreachable else run_plan(store)
     _check_mode(args, store, extensions)
     going_on = () if getattr(args, "overwrite", False) else tuple(extensions)
     if going_on and going_on[0].config.get("from_run"):

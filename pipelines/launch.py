@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 from clip_transforms import elements
 from clip_transforms.elements import BeamclipError, ContractError, RequestError
 from clip_transforms.memory import limit_malloc
+from pipelines.runners import LOCAL_RUNNERS, canonical, check_options, check_runner
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
-_LOST_ROWS = {"DaskRunner": "it loses rows of bundles that a worker tries again"}
 _RAISED = re.compile(r"(?:clip_transforms\.elements\.)?(\w+Error): (.*?)(?: \[while running|\n|$)", re.S)
 
 
@@ -129,23 +128,36 @@ def parse(
     if "--" in args:
         cut = args.index("--")
         args, unchecked = args[:cut], args[cut + 1 :]
-    known, rest = parser.parse_known_args(args)
+    known, rest = parser.parse_known_args([word for arg in args for word in _as_ours(parser, arg)])
+    if hasattr(known, "runner"):
+        known.runner = canonical(known.runner)
     return known, rest, unchecked
+
+
+def _as_ours(parser: argparse.ArgumentParser, arg: str) -> list[str]:
+    """Our own option in Beam's spelling, as a Flex Template's launcher gives it: --unit_size=4, --resume=true."""
+    name, equals, value = arg.partition("=")
+    action = parser._option_string_actions.get(name.replace("_", "-")) if name.startswith("--") else None
+    if action is None:
+        return [arg]
+    name = name.replace("_", "-")
+    if equals and action.nargs == 0 and value.lower() in ("true", "false"):
+        return [name] if value.lower() == "true" else []
+    return [name + equals + value]
 
 
 def beam_options(
     parser: argparse.ArgumentParser, runner: str | None, rest: Sequence[str], unchecked: Sequence[str]
 ) -> PipelineOptions:
-    """Beam's options of a job; raises RequestError for what neither beamclip nor Beam knows."""
+    """Beam's options of a job; raises RequestError for what neither beamclip nor Beam knows, or a runner lacks."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    if runner in _LOST_ROWS:
-        raise RequestError(
-            f"--runner {runner}: refused, {_LOST_ROWS[runner]}; use SparkRunner or DataflowRunner"
-        )
+    check_runner(runner)
     _check_known(parser, rest)
     chosen = "FnApiRunner" if runner in LOCAL_RUNNERS else runner
-    return PipelineOptions([f"--runner={chosen}", *rest, *unchecked])
+    options = PipelineOptions([f"--runner={chosen}", *rest, *unchecked])
+    check_options(options)
+    return options
 
 
 def _check_known(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from clip_transforms.elements import RequestError
-from pipelines.options import storage_options
+from pipelines.storage_options import storage_options
 
 if TYPE_CHECKING:
     from clip_transforms.encoders.catalogue import CatalogueEntry

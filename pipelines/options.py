@@ -1,8 +1,8 @@
-"""What a run's identity is made of, and the options of its store."""
+"""What a run's identity is made of, and where a later job must agree with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,19 +40,6 @@ class Identity:
 IDENTITY_DEFAULTS = Identity()
 
 
-_SECRETS = (
-    "key",
-    "secret",
-    "token",
-    "password",
-    "account_key",
-    "sas_token",
-    "connection_string",
-    "client_secret",
-)
-_NO_SECRETS = ("anon", "google_default", "cloud", "cache", "browser", None)
-
-
 def identity_from(given: Mapping[str, Any], stored: Mapping[str, Any] | None) -> Identity:
     """The identity of a run: what was given over the defaults, or what is stored, with which `given` must agree.
 
@@ -71,33 +58,6 @@ def identity_from(given: Mapping[str, Any], stored: Mapping[str, Any] | None) ->
                 f"leave {flag} out, or give another --output"
             )
     return Identity(**kept)
-
-
-def storage_options(pairs: Sequence[str]) -> dict[str, object]:
-    """`K=V` pairs as keyword arguments; values that are JSON (true, 3, {"a": 1}) are read as such.
-
-    >>> storage_options(["anon=true", "endpoint_url=http://localhost:1"])
-    {'anon': True, 'endpoint_url': 'http://localhost:1'}
-    """
-    import json
-
-    options: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise RequestError(f"--storage-option {pair!r}: expected K=V, for example anon=true")
-        if key in options:
-            raise RequestError(f"--storage-option {key} is given twice")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-        if key in _SECRETS and options[key] not in _NO_SECRETS:
-            raise RequestError(
-                f"--storage-option {key}: secrets are not taken on the command line, where they would travel to "
-                "every worker and log; give the machines their own credentials (environment, service account)"
-            )
-    return options
 
 
 def _frozen(value: Any) -> Any:

@@ -6,15 +6,14 @@ import itertools
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from clip_transforms.elements import Failure, ImageError, ImageRef, RequestError
 from clip_transforms.encoders import Encoder, EncoderSpec, load
-from clip_transforms.engine import EngineOptions, engine_for
+from clip_transforms.engine import EngineOptions, TrialDecoder, engine_for
 from clip_transforms.fetch import fetch
-from clip_transforms.images import decode_to_pixels
 from clip_transforms.plan import plan_table
 from clip_transforms.sources import PlanItem, SourceOptions, read_unit
 
@@ -41,9 +40,10 @@ def first_items(items: Iterable[PlanItem]) -> tuple[list[PlanItem], Iterator[Pla
 def load_encoder(spec: EncoderSpec, engine: EngineOptions, *, local: bool) -> Encoder:
     """The encoder on the launcher; what is wrong with the request raises RequestError.
 
-    local: the job will run in this process, with this very encoder.
+    local: the job will run in this process, with this very encoder. Elsewhere the workers have the device that
+    was asked for (and insist on it); this machine tries the encoder on what it has.
     """
-    return engine_for(spec, engine).encoder if local else load(spec)
+    return engine_for(spec, engine).encoder if local else load(replace(spec, device="auto"))
 
 
 def try_images(
@@ -56,26 +56,28 @@ def try_images(
 ) -> Tried:
     """Send the first images that decode through the encoder; warns where none of the first 100 does.
 
-    want: how many to encode. Raises RequestError where the encoder gives no sound vector.
+    want: how many to encode. They are decoded in a process of their own: one that kills it is passed over.
+    Raises RequestError where the encoder gives no sound vector.
     """
-    started = time.perf_counter()
     tried = 0
     done = 0
     reasons: list[str] = []
-    for ref in itertools.islice(_references(head, sources), FIRST_ITEMS):
-        tried += 1
-        try:
-            if isinstance(ref, Failure):
-                raise ImageError(ref.stage, ref.reason, ref.message)
-            data = ref.payload if ref.payload is not None else fetch(ref.url, engine.fetch)
-            pixels, _ = decode_to_pixels(data, engine.decode, encoder.preprocess)
-        except ImageError as error:
-            reasons.append(f"{ref.uri}: {error.reason.value}: {error.message}")
-            continue
-        _check_vector(encoder.encode_images(pixels[None]), encoder)
-        done += 1
-        if done >= want:
-            break
+    with TrialDecoder(engine, encoder.preprocess) as decoder:
+        started = time.perf_counter()
+        for ref in itertools.islice(_references(head, sources), FIRST_ITEMS):
+            tried += 1
+            try:
+                if isinstance(ref, Failure):
+                    raise ImageError(ref.stage, ref.reason, ref.message)
+                data = ref.payload if ref.payload is not None else fetch(ref.url, engine.fetch)
+                pixels = decoder.decode(data)
+            except ImageError as error:
+                reasons.append(f"{ref.uri}: {error.reason.value}: {error.message}")
+                continue
+            _check_vector(encoder.encode_images(pixels[None]), encoder)
+            done += 1
+            if done >= want:
+                break
     if not done and tried:
         _logger.warning("none of the first %d inputs could be decoded; the first: %s", tried, reasons[0])
     return Tried(images=tried, embedded=done, seconds=time.perf_counter() - started)

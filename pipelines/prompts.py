@@ -11,7 +11,7 @@ from clip_transforms.elements import RequestError
 from clip_transforms.prompts import PromptSet, load_prompt_set, prompt_sets, shipped_templates, template_sets
 from clip_transforms.prompts.checks import TokenCounter, check_prompt_set
 from clip_transforms.prompts.clip_tokens import ClipTokenCounter
-from pipelines.options import storage_options
+from pipelines.storage_options import storage_options
 
 if TYPE_CHECKING:
     from clip_transforms.encoders.base import Encoder

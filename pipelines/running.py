@@ -1,49 +1,111 @@
-"""Runs the graph of a job and brings back the content of run.json."""
+"""Runs the graph of a job and brings back the content of run.json, or the name of a job that is left to its runner."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import Any
 
 import apache_beam as beam
 
+from clip_transforms.attempts import often_begun
+from clip_transforms.commits import read_commit
 from clip_transforms.config import RunConfig
 from clip_transforms.elements import BeamclipError
+from clip_transforms.lease import Lease
+from clip_transforms.storage import Store
 from clip_transforms.transforms.run import RunUnits
 from pipelines.launch import RunnerError, reraise
+from pipelines.runner_jobs import job_name
+from pipelines.runners import Launch, outlives_launcher
 
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
+_SUSPECTS = 5  # units that an error names
 
 
-def build(pipeline: beam.Pipeline, config: RunConfig, *, extensions: tuple[str, ...]) -> Any:
+def build(pipeline: beam.Pipeline, config: RunConfig, *, extensions: tuple[str, ...], launch: Launch) -> Any:
     """The graph of one job over a planned run; its output is the content of run.json."""
-    return pipeline | RunUnits(config=config, extensions=extensions)
+    return pipeline | RunUnits(config=config, extensions=extensions, hints=launch.hints)
 
 
 def execute(
     config: RunConfig,
     *,
     extensions: tuple[str, ...],
-    options: PipelineOptions,
+    launch: Launch,
+    lease: Lease,
     progress: Callable[[], AbstractContextManager[object]],
-) -> dict[str, Any]:
-    """Run the job to its end; raises what a worker raised of beamclip's errors, else RunnerError."""
-    pipeline = beam.Pipeline(options=options)
-    build(pipeline, config, extensions=extensions)
+) -> dict[str, Any] | str:
+    """Run the job to its end: the content of run.json; or the name of the job, where it is not waited for.
+
+    The lease then is the job's. Raises what a worker raised of beamclip's errors, else RunnerError.
+    """
+    pipeline = beam.Pipeline(options=launch.options)
+    build(pipeline, config, extensions=extensions, launch=launch)
     try:
         with progress():
             result = pipeline.run()
-            state = result.wait_until_finish()
+            job = job_name(result, launch.options) if outlives_launcher(launch.options) else None
+            if not launch.wait:
+                return _hand_over(lease, job)
+            state = _wait(result, job, lease)
     except BeamclipError:
         raise
     except Exception as error:  # noqa: BLE001 - each runner wraps a worker's error in its own way
-        reraise(error)
+        try:
+            reraise(error)
+        except RunnerError as failed:
+            raise RunnerError(f"{failed}{_suspects(config.store())}") from error
     if state not in (None, "DONE"):
-        raise RunnerError(f"the runner ended the job as {state}")
+        raise RunnerError(f"the runner ended the job as {state}{_suspects(config.store())}")
     summary: dict[str, Any] = json.loads(config.store().read("run.json"))
     if summary.get("run_id") != config.run_id:
         raise RunnerError("the runner says that the job is done, but its last step did not write run.json")
     return summary
+
+
+def _suspects(store: Store) -> str:
+    """What to add to a runner's error: the units that were begun three times or more and never came to an end."""
+    try:
+        left = sorted(islice(_not_committed(store), _SUSPECTS))
+    except BeamclipError:
+        return ""  # the store may be what broke: the runner's own error says more
+    if not left:
+        return ""
+    return (
+        f"; begun three times or more, and not committed: {', '.join(left)}. Their images were decoded in a child "
+        "process, so none of these killed a worker: see the workers' logs, then --resume"
+    )
+
+
+def _not_committed(store: Store) -> Iterator[str]:
+    for task, unit in often_begun(store):
+        if read_commit(store, task, unit) is None:
+            yield unit
+
+
+def _hand_over(lease: Lease, job: str | None) -> str:
+    if job is None:
+        raise RunnerError("the runner took the job and gave it no name to ask for; wait for it with --wait")
+    try:
+        lease.hand_over(job)
+    except BeamclipError as error:
+        raise RunnerError(
+            f"the job {job} is submitted, but the lease could not be left to it: {error}"
+        ) from error
+    return job
+
+
+def _wait(result: Any, job: str | None, lease: Lease) -> str | None:
+    """The state in which the job ended. An interrupted launcher leaves its lease to a job that goes on."""
+    if job is None:
+        return str(result.wait_until_finish() or "") or None
+    lease.set_runner_job(job)
+    try:
+        return str(result.wait_until_finish() or "") or None
+    except KeyboardInterrupt:
+        lease.hand_over(job)
+        sys.stderr.write(f"\nbeamclip: the job {job} goes on without its launcher")
+        raise

@@ -1,21 +1,36 @@
-"""`beamclip status`: a run's counts recomputed from its commits, what is left, and what failed."""
+"""`beamclip status`: a run's counts recomputed from its commits, what is left, what failed, what its job does.
+
+Where a launcher left its job (exit code 4) and the job has ended, this does the rest of the launcher's work: the
+record of the run, report.html, the closing table, the exit code, and the lease is given back.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from clip_transforms.accounting import contract_problems, summarise
 from clip_transforms.elements import RequestError
-from pipelines.launch import Exit, configure_logging, guarded
-from pipelines.options import storage_options
+from clip_transforms.lease import LeaseRecord, launcher_gone
+from clip_transforms.storage import Store
+from pipelines.launch import Exit, RunnerError, configure_logging, guarded
+from pipelines.run_plan import run_plan
+from pipelines.runner_jobs import JobState, job_state
+from pipelines.storage_options import storage_options
+from pipelines.submitted import held_by_job, kept_closing, last_step_done, take_lease
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 1 where the run is not complete."""
-    parser = argparse.ArgumentParser(prog="beamclip status", description=__doc__, allow_abbrev=False)
+    """Run the command; returns the exit code: 1 where the run is not complete, 4 while its job runs."""
+    parser = argparse.ArgumentParser(
+        prog="beamclip status", description=(__doc__ or "").split("\n", 1)[0], allow_abbrev=False
+    )
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("--json", action="store_true", help="the counts as JSON")
     parser.add_argument("--report", action="store_true", help="write report.html again")
@@ -30,15 +45,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Print the accounts of `args.run`."""
-    from clip_transforms.accounting import contract_problems, summarise
-    from clip_transforms.plan import read_extensions
-    from clip_transforms.storage import Store
-
+    """Print the accounts of `args.run`, and close it where its job has ended and no launcher waits for it."""
     configure_logging(verbose=False)
     store = Store(args.run, storage_options(args.storage_option))
-    if not read_extensions(store):
+    if not run_plan(store):
         raise RequestError(f"{store.root} holds no run of beamclip (no plan/*/plan.json)")
+    held = held_by_job(store)
+    if held is None or held.runner_job is None:
+        return _tell(store, args, None)
+    if launcher_gone(held, time.time()) and last_step_done(store, held.run_id) is not None:
+        return _close(store, held, as_json=args.json)
+    return _tell(store, args, Asked(job=held.runner_job, state=job_state(held.runner_job)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A job of a remote runner, and what that says of it."""
+
+    job: str
+    state: JobState
+
+
+def _close(store: Store, held: LeaseRecord, *, as_json: bool) -> int:
+    """What the launcher would have done: its job has ended, and left run.json."""
+    from pipelines.closing import close
+
+    with take_lease(store, run_id=held.run_id, take_over=False):
+        summary = last_step_done(store, held.run_id)
+        if summary is None:
+            raise RunnerError(f"{store.root} was changed by another launcher meanwhile; ask again")
+        closing = kept_closing(store, held.run_id)
+        if as_json:
+            problems = contract_problems(summary, max_failure_rate=closing.max_failure_rate)
+            _print_json({**summary, "problems": problems, "job": {"name": held.runner_job, "state": "DONE"}})
+        return close(store, summary, closing, quiet=as_json)
+
+
+def _tell(store: Store, args: argparse.Namespace, asked: Asked | None) -> int:
+    """The accounts as they stand; the exit code tells whether they are complete, or why not yet."""
     summary = summarise(store)
     problems = contract_problems(summary, max_failure_rate=1.0)
     if args.report:
@@ -46,13 +90,26 @@ def status(args: argparse.Namespace) -> int:
 
         write_run_report(store, summary, allow_private_urls=args.allow_private_urls)
     if args.json:
-        print(json.dumps({**summary, "problems": problems}, indent=1, sort_keys=True, ensure_ascii=False))
+        job = {"name": asked.job, "state": asked.state.name} if asked else None
+        _print_json({**summary, "problems": problems, "job": job})
     else:
-        _print(summary, problems)
+        _print(summary, problems, asked)
+    if asked and asked.state.ended:
+        following = f"beamclip label --output {shlex.quote(store.root)} --resume"
+        raise RunnerError(
+            f"the runner ended the job as {asked.state.name}, before its last step; what is committed stays. "
+            f"Go on with: {following}"
+        )
+    if asked and asked.state.ended is False:
+        return Exit.SUBMITTED
     return Exit.CONTRACT if problems else Exit.DONE
 
 
-def _print(summary: Mapping[str, Any], problems: Sequence[str]) -> None:
+def _print_json(content: Mapping[str, Any]) -> None:
+    print(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False))
+
+
+def _print(summary: Mapping[str, Any], problems: Sequence[str], asked: Asked | None) -> None:
     units = summary["units"]
     print(f"run       {summary['output']}")
     print(f"encoder   {summary['encoder']}, fingerprint {summary['fingerprint']}")
@@ -64,6 +121,10 @@ def _print(summary: Mapping[str, Any], problems: Sequence[str]) -> None:
         print(f"labels    {tag}: {rows} rows")
     for problem in problems:
         print(f"not done  {problem}")
+    if asked:
+        why = f": {asked.state.reason}" if asked.state.reason else ""
+        print(f"job       {asked.job}")
+        print(f"state     {asked.state.name}{why}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from clip_transforms.elements import BeamclipError, RequestError
 from clip_transforms.sources.options import FORMATS, SourceOptions
-from pipelines.options import storage_options
+from pipelines.storage_options import storage_options
 
 if TYPE_CHECKING:
     from clip_transforms.training.checkpoints import Progress

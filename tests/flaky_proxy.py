@@ -12,9 +12,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
+import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +36,47 @@ _S3_CODES = {
 }
 
 
+class RandomFaults:
+    """A share of all requests fails, each as often as its own name and the seed say; counts those made again.
+
+    A request is made again if one of the same method, path and body comes after it failed.
+    """
+
+    def __init__(self, share: float, *, seed: int, silence: bool = True) -> None:
+        self.share = share
+        self.seed = seed
+        self.asked: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()  # by fault
+        self.again = 0
+        self.waiting: Counter[str] = Counter()  # that failed and did not come again
+        self._silence = ("silence",) if silence else ()
+
+    @staticmethod
+    def identity(request: str, body: bytes) -> str:
+        return f"{request} {hashlib.sha256(body).hexdigest() if body else ''}"
+
+    def decide(self, request: str, body: bytes) -> Fault:
+        name = self.identity(request, body)
+        self.asked[name] += 1
+        if self.waiting[name]:
+            self.waiting[name] -= 1
+            self.again += 1
+        chance = random.Random(f"{self.seed} {name} {self.asked[name]}")
+        if chance.random() >= self.share:
+            return None
+        method = request.split(" ")[0]
+        own = {"GET": ("cut",), "HEAD": ()}.get(method, ("lost",))
+        fault = chance.choice((503, 429, "close", *own, *self._silence))
+        self.failed[f"{fault}"] += 1
+        self.waiting[name] += 1
+        return fault
+
+    def undo(self, fault: Fault, request: str, body: bytes) -> None:
+        """A fault that did not come about: there was nothing to cut."""
+        self.failed[f"{fault}"] -= 1
+        self.waiting[self.identity(request, body)] -= 1
+
+
 class FlakyProxy(ThreadingHTTPServer):
     """`fault(number, request)` says what happens to the request, which is e.g. "GET /path"; numbers are from 1."""
 
@@ -45,12 +89,16 @@ class FlakyProxy(ThreadingHTTPServer):
         self.behind = behind
         self.server = replace(behind, endpoint=endpoint, storage_options=options)
         self.fault: Callable[[int, str], Fault] = lambda number, request: None
+        self.random: RandomFaults | None = None  # in place of `fault`
+        self.silence_s = 60.0
         self.seen: list[str] = []
+        self.headers: list[tuple[str, dict[str, str]]] | None = None  # of all requests, where it is a list
         self.stop = threading.Event()
         self._lock = threading.Lock()
 
     def fail(self, fault: Fault, *, first: int = 1_000_000, match: str = "") -> None:
         """Let the first requests that contain `match` fail so, and count from now."""
+        self.random = None
         with self._lock:
             self.seen.clear()
         matched: list[str] = []
@@ -63,11 +111,19 @@ class FlakyProxy(ThreadingHTTPServer):
 
         self.fault = decide
 
-    def next_fault(self, request: str) -> Fault:
+    def next_fault(self, request: str, body: bytes) -> Fault:
         """What happens to this request; counts it."""
         with self._lock:
             self.seen.append(request)
+            if self.random is not None:
+                return self.random.decide(request, body)
             return self.fault(len(self.seen), request)
+
+    def nothing_to_cut(self, request: str, body: bytes) -> None:
+        """The fault was "cut", and the answer is none that a client reads."""
+        with self._lock:
+            if self.random is not None:
+                self.random.undo("cut", request, body)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is nothing to print."""
@@ -88,15 +144,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self._body()
-        fault = self.server.next_fault(f"{self.command} {self.path}")
+        request = f"{self.command} {self.path}"
+        if self.server.headers is not None:
+            self.server.headers.append((request, dict(self.headers.items())))
+        fault = self.server.next_fault(request, body)
         if isinstance(fault, int):
             self._answer(fault, *self._refusal(fault))
         elif fault in ("silence", "close"):
             if fault == "silence":
-                self.server.stop.wait(60)
+                self.server.stop.wait(self.server.silence_s)
             self.close_connection = True
         else:
             answer = self._ask(body)
+            if self.server.random and fault == "cut" and (answer[0] >= 300 or len(answer[2]) < 2):
+                self.server.nothing_to_cut(request, body)
+                fault = None
             self.close_connection = fault is not None
             if fault != "lost":
                 self._answer(*answer, cut=fault == "cut")

@@ -457,7 +457,7 @@ TREE = (
         f"calibration/{TAG}.json",
         f"probes/{TAG}/weights.safetensors",
     ),
-    *("plan/0000/changed-0123abcd.parquet", "pairs/part-0.parquet"),
+    *("plan/0000/changed-0123abcd.parquet", "pairs/part-0.parquet", f"attempts/3/redo-1/{UNIT}.json"),
 )
 
 

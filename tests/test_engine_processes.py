@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from clip_transforms.elements import ImageRef, Reason, RequestError, Stage
-from clip_transforms.engine import EncodedBatch, Engine
+from clip_transforms.engine import EncodedBatch, Engine, EngineClosed
+from clip_transforms.engine.contained import ContainedStages
 from clip_transforms.engine.process import DecodeProcessError
 from clip_transforms.engine.processes import ProcessStages
 from clip_transforms.fetch import FetchOptions
@@ -28,6 +29,7 @@ from tests.engine_kit import (
     run_all,
     run_one,
     run_script,
+    stepped,
 )
 from tests.helpers import image_bytes, make_image
 
@@ -52,7 +54,19 @@ class Slow(AbstractFileSystem):
         with open(path, "rb") as file:
             return file.read()
 
+class Twice(AbstractFileSystem):
+    protocol = "twice"
+    def cat_file(self, path, start=None, end=None, **_):
+        path = "/" + path.split("://")[-1].lstrip("/")
+        for number in (1, 2):
+            if not os.path.exists(path + f".{number}"):
+                open(path + f".{number}", "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+        with open(path, "rb") as file:
+            return file.read()
+
 fsspec.register_implementation("crash", Crash)
+fsspec.register_implementation("twice", Twice)
 fsspec.register_implementation("slow", Slow)
 """
 
@@ -108,11 +122,82 @@ def test_an_image_that_kills_its_process_fails_alone(engines: list[Engine]) -> N
     sink, stats = run_one(engine, items)
     assert sink.reasons() == {"10": Reason.CRASHED_WORKER, "40": Reason.CRASHED_WORKER}
     assert {failure.stage for failure in sink.failures.values()} == {Stage.DECODE}
+    assert {failure.attempts for failure in sink.failures.values()} <= {3, 4}
     assert {failure.message for failure in sink.failures.values()} == {
-        "the process that read it died, and so did another that had only this image"
+        "the process that read it died, and so did two more that had only this image"
     }
     assert (stats.embedded, stats.failed) == (58, 2)
     assert sorted(sink.order) == sorted(item.image_id for item in items)
+
+
+@pytest.mark.usefixtures("site")
+def test_what_dies_alone_once_is_not_blamed_yet(tmp_path: Path, engines: list[Engine]) -> None:
+    engine = Engine(fake(), options(fetch_processes=1))
+    engines.append(engine)
+    path = tmp_path / "innocent.jpg"
+    path.write_bytes(image_bytes(make_image(3)))
+    sink, stats = run_one(engine, [*good(10), ref("innocent", url=f"twice://{path}")])
+    assert (stats.embedded, sink.failures) == (11, {})
+    assert Path(f"{path}.2").exists()
+
+
+@pytest.mark.usefixtures("site")
+def test_contained_units_run_beside_others_with_the_same_rows(tmp_path: Path) -> None:
+    encoder = fake()
+    engine = Engine(encoder, options())
+    units = [mixed_items(seed, tmp_path) for seed in range(4)]
+    sinks = [RecordingSink() for _ in units]
+    killers = [ref("first", url="crash://a"), ref("second", url="crash://b")]
+    futures = [
+        engine.submit(
+            iter([killers[0], *items, killers[1]] if number % 2 else items), sink, contained=bool(number % 2)
+        )
+        for number, ((items, _), sink) in enumerate(zip(units, sinks, strict=True))
+    ]
+    for future in futures:
+        future.result(WAIT_S)
+    for number, (sink, (_, wanted)) in enumerate(zip(sinks, units, strict=True)):
+        crashed = {"first": Reason.CRASHED_WORKER, "second": Reason.CRASHED_WORKER} if number % 2 else {}
+        assert sink.reasons() == {k: v for k, v in wanted.items() if isinstance(v, Reason)} | crashed
+        assert sorted(sink.order) == sorted([*wanted, *crashed])
+        for image_id, row in sink.rows.items():
+            data = wanted[image_id]
+            assert isinstance(data, bytes)
+            assert (row == expected_row(data, encoder)).all()
+    assert drained(engine)
+    engine.close()
+
+
+def test_no_process_is_started_for_units_that_are_not_contained_and_one_for_all_that_are() -> None:
+    engine = Engine(fake(), options())
+    stages = engine._stages
+    assert isinstance(stages, ContainedStages)
+    run_one(engine, good(20))
+    assert stages._process is None
+    pids = set()
+    for _ in range(2):
+        assert engine.submit(iter(good(20)), RecordingSink(), contained=True).result(WAIT_S).embedded == 20
+        assert isinstance(stages._process, ProcessStages)
+        pids |= set(stages._process.pids)
+    (pid,) = pids
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"  # memory that runs out ends it first
+    assert Path("/proc/self/oom_score_adj").read_text() != "1000\n"
+    engine.close()
+    assert not _runs(pid)
+
+
+def test_an_engine_that_closes_drops_what_is_contained() -> None:
+    engine = Engine(fake(), options())
+    steps = threading.Semaphore(5)
+    future = engine.submit(stepped(good(20), steps), RecordingSink(), contained=True)
+    wait = threading.Event()
+    while engine.progress().embedded < 5:
+        assert not wait.wait(0.01)
+    engine.close()
+    with pytest.raises(EngineClosed):
+        future.result(WAIT_S)
+    steps.release(15)
+    assert drained(engine)
 
 
 @pytest.mark.usefixtures("site")

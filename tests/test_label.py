@@ -408,18 +408,29 @@ def test_a_remote_dry_run_without_credentials_prints_steps_and_options_and_what_
         "--runner",
         "DataflowRunner",
         "--project",
-        "p",
+        "my-project",
         "--region",
         "europe-west1",
         "--temp_location",
-        "gs://b/t",
+        "gs://bucket/temporary",
+        "--sdk_container_image",
+        "europe-docker.pkg.dev/my-project/images/beamclip:1",
+        "--accelerator",
+        "type:nvidia-tesla-t4;count:1;install-nvidia-driver",
     )
     assert beamclip(*request, "--output", "gs://bucket/run", *beams) == 0
     said = capsys.readouterr().out
     assert (
         "skipped: listing the input and trying an image, because there are no Google credentials here" in said
     )
-    assert "project = p" in said and "RunUnits/EmbedAndLabel" in said
+    assert (
+        "project = my-project" in said
+        and "image     europe-docker.pkg.dev/my-project/images/beamclip:1" in said
+    )
+    assert (
+        "RunUnits/EmbedAndLabel  (accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver)\n" in said
+    )
+    assert "RunUnits/FinishRun\n" in said and "exits 4" in said
 
 
 def test_decode_processes_change_no_row(images: Path, tmp_path: Path) -> None:

@@ -56,6 +56,24 @@ def test_a_manifest_keeps_captions_ids_extra_and_carried_columns(tmp_path: Path)
     assert [(row["image_id"], row["reason"]) for row in rows(run, "failures")] == [("c", "not_found")]
 
 
+def test_a_parquet_with_image_bytes_that_did_not_change_is_resumed_and_one_that_did_is_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(count: int) -> None:
+        cells = [image_bytes(make_image(number)) for number in range(count)]
+        pq.write_table(pa.table({"image": cells}), source, row_group_size=10)
+
+    source, run = tmp_path / "table.parquet", tmp_path / "run"
+    write(25)
+    assert label(source, run) == 0
+    assert label(source, run, "--resume") == 0
+    assert summary(run)["units_before"] == summary(run)["units"]["planned"]
+    assert len(rows(run, "embeddings")) == 25
+    write(24)
+    assert label(source, run, "--resume") == 2
+    assert f"changed: {source}" in capsys.readouterr().err
+
+
 def test_parquet_with_image_bytes_is_pointed_at_and_read_by_row_groups(tmp_path: Path) -> None:
     cells = [{"bytes": image_bytes(make_image(number)), "path": None} for number in range(25)]
     cells[7] = {"bytes": b"broken", "path": None}

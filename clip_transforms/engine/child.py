@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import mmap
 import os
@@ -9,6 +10,7 @@ import signal
 import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
@@ -144,6 +146,8 @@ def main(connection: int, memory: int) -> None:
     """The process's entry: descriptors of the connection and of the shared memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     faulthandler.enable()
+    with contextlib.suppress(OSError):  # Linux: when memory runs out, this process goes, not its parent
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         _Child(Connection(connection), memory).run()
     except (EOFError, OSError):

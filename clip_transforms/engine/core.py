@@ -18,9 +18,9 @@ from clip_transforms.elements import BeamclipError, Failure, ImageRef, Reason, S
 from clip_transforms.encoders.base import Encoder, Float32, UInt8
 from clip_transforms.engine.batches import Batch, Batcher
 from clip_transforms.engine.budget import Budget
+from clip_transforms.engine.contained import make_stages
 from clip_transforms.engine.encode import BatchEncoder, Encoded, EncoderBroken, SharedEncoder, describe
 from clip_transforms.engine.options import EngineOptions
-from clip_transforms.engine.processes import make_stages
 from clip_transforms.engine.source import Admission, SizeGuess
 from clip_transforms.engine.stages import start_thread
 from clip_transforms.engine.units import EncodedBatch, EngineStats, Task, Unit, UnitSink
@@ -86,7 +86,9 @@ class Engine:
         """Closed, or inherited through a fork."""
         return self._closed or os.getpid() != self._pid
 
-    def submit(self, items: Iterator[ImageRef | Failure], sink: UnitSink) -> Future[EngineStats]:
+    def submit(
+        self, items: Iterator[ImageRef | Failure], sink: UnitSink, *, contained: bool = False
+    ) -> Future[EngineStats]:
         """Work through one unit; several may be under way, and their images share batches.
 
         items is drained by a thread of the unit's own, with backpressure, and closed if it can be. A
@@ -95,8 +97,9 @@ class Engine:
         reached the sink as one embedded row or one failure; with an exception once the source or the sink
         raises, the encoder is broken (EncoderBroken) or the engine is closed (EngineClosed), after which
         the sink is not called again (a call that is under way may still end). Cancelling it drops the unit.
+        contained: fetch and decode in a process of their own, so that an image that kills it is a failure.
         """
-        unit = Unit(next(self._numbers), sink, window=self.options.unit_window)
+        unit = Unit(next(self._numbers), sink, window=self.options.unit_window, contained=contained)
         with self._lock:
             if self.closed:
                 raise EngineClosed("the engine is closed")

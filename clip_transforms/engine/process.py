@@ -72,6 +72,11 @@ class DecodeProcess:
             self.connection.send(Request(slot, task.ref.url, task.data))
         return True
 
+    def close(self) -> None:
+        """End it and let go of the connection."""
+        self.end()
+        self.connection.close()
+
     def end(self) -> int:
         """Kill it, if it still runs; its exit code."""
         self._popen.kill()

@@ -13,12 +13,12 @@ from clip_transforms.encoders.base import Preprocess
 from clip_transforms.engine.child import DECODING, FETCHING, Reply, Setup
 from clip_transforms.engine.options import EngineOptions
 from clip_transforms.engine.process import DecodeProcess, DecodeProcessError
-from clip_transforms.engine.stages import Outlet, Stages, ThreadStages, guarded, start_thread
+from clip_transforms.engine.stages import Outlet, guarded, start_thread
 from clip_transforms.engine.units import Task
 
 _logger = logging.getLogger(__name__)
 _STARTS = 3  # a process that does not come up is tried so often
-_TRIES = 2  # an image that was in so many crashed processes is tried alone
+_TRIES = 2  # an image that was in so many crashed processes is tried alone, and then so often
 
 
 class ProcessStages:
@@ -26,7 +26,8 @@ class ProcessStages:
 
     A process that ends by itself is replaced. Of the images it held, those it was decoding (if it was
     decoding none: those it was fetching) and those that a crash hit before are tried once more, each alone in
-    a process of its own, and are `crashed_worker` failures should that end too; the others are queued again.
+    a process, and should that end too, in a fresh one: what ends that as well is a `crashed_worker` failure.
+    (Something else may have ended the first: the image before, or the system.) The others are queued again.
     """
 
     def __init__(self, outlet: Outlet, *, options: EngineOptions, preprocess: Preprocess) -> None:
@@ -168,32 +169,35 @@ class ProcessStages:
             if task.unit.dead:
                 self._outlet.dropped(task)
                 continue
-            process = process or self._start()
-            try:
-                process.begin(0, task)
-                reply: Reply = process.connection.recv()
-            except (EOFError, OSError):
-                self._crashed(process, task)
-                process = None
+            for _ in range(_TRIES):
+                process = process or self._start()
+                try:
+                    process.begin(0, task)
+                    reply: Reply = process.connection.recv()
+                except (EOFError, OSError):
+                    self._discard(process)
+                    process = None
+                    task.crashes += 1
+                else:
+                    self._finish(process, task, reply)
+                    break
             else:
-                self._finish(process, task, reply)
+                self._crashed(task)
             if process is not None and self._suspects.empty():  # crashes are rare: do not keep it
                 self._discard(process)
                 process = None
         if process is not None:
             self._discard(process)
 
-    def _crashed(self, process: DecodeProcess, task: Task) -> None:
-        self._discard(process)
+    def _crashed(self, task: Task) -> None:
         if self._closed:
             return
-        message = "the process that read it died, and so did another that had only this image"
-        attempts = task.crashes + 1
+        message = "the process that read it died, and so did two more that had only this image"
+        attempts = task.crashes
         self._outlet.failed(task, _failure(task, Stage.DECODE, Reason.CRASHED_WORKER, message, attempts))
 
     def _discard(self, process: DecodeProcess) -> None:
-        process.end()
-        process.connection.close()
+        process.close()
         with self._lock:
             self._processes.discard(process)
 
@@ -206,18 +210,4 @@ def _failure(task: Task, stage: Stage, reason: Reason, message: str, attempts: i
         reason=reason,
         message=message,
         attempts=attempts,
-    )
-
-
-def make_stages(outlet: Outlet, *, options: EngineOptions, preprocess: Preprocess) -> Stages:
-    """Threads here, or processes where the options ask for them."""
-    if options.fetch_processes:
-        return ProcessStages(outlet, options=options, preprocess=preprocess)
-    return ThreadStages(
-        outlet,
-        fetch=options.fetch,
-        decode=options.decode,
-        preprocess=preprocess,
-        fetch_threads=options.fetch_threads,
-        decode_threads=options.decode_threads_here(),
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import threading
+import time
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 
 from clip_transforms import encoders
-from clip_transforms.encoders.base import EncoderSpec
+from clip_transforms.encoders.base import Encoder, EncoderSpec
 from clip_transforms.engine.core import Engine
 from clip_transforms.engine.options import EngineOptions
 
+_logger = logging.getLogger(__name__)
 _lock = threading.Lock()
 _engines: dict[Hashable, Engine] = {}
 
@@ -28,8 +31,17 @@ def engine_for(spec: EncoderSpec, options: EngineOptions) -> Engine:
     with _lock:
         engine = _engines.get(key)
         if engine is None or engine.closed:
-            engine = _engines[key] = Engine(encoders.load(spec), options)
+            engine = _engines[key] = Engine(_loaded(spec), options)
         return engine
+
+
+def _loaded(spec: EncoderSpec) -> Encoder:
+    started = time.perf_counter()
+    encoder = encoders.load(spec)
+    seconds = time.perf_counter() - started
+    # A runner's worker logs tell by this how many processes hold a model, and what each waited for it.
+    _logger.info("process %d loaded %s on %s in %.1f s", os.getpid(), encoder.name, encoder.device, seconds)
+    return encoder
 
 
 def _frozen(value: object) -> Hashable:

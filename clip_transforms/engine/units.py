@@ -116,8 +116,9 @@ class Unit:
     unit; what is under way is then dropped by the stages, and the sink is not called again.
     """
 
-    def __init__(self, number: int, sink: UnitSink, *, window: int) -> None:
+    def __init__(self, number: int, sink: UnitSink, *, window: int, contained: bool = False) -> None:
         self.number = number
+        self.contained = contained  # its images may kill the process that decodes them
         self.future: Future[EngineStats] = Future()
         self._sink = sink
         self._room = threading.Semaphore(window)

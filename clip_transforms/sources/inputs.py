@@ -9,6 +9,8 @@ from itertools import chain
 
 from clip_transforms.elements import BeamclipError, Reason, RequestError, UnitKind
 from clip_transforms.sources.img2dataset import sibling_urls
+from clip_transforms.sources.inventory import read_report, report_of_table
+from clip_transforms.sources.inventory_rows import report_items
 from clip_transforms.sources.kinds import Kind, kind_of, known_kind, suffixes_for
 from clip_transforms.sources.listing import Listed, list_objects, stat_object
 from clip_transforms.sources.manifests import layout_of, manifest_items
@@ -181,7 +183,13 @@ def _items(
     target = url or found.url
     if kind == "parquet":
         return parquet_items(target, found, options)
-    return manifest_items(target, layout_of(target, options), options)
+    if kind == "report":
+        return report_items(read_report(target, options), options)
+    layout = layout_of(target, options)
+    if layout.is_report:
+        table = report_of_table(target, layout.header, style="csv", delimiter=layout.delimiter)
+        return report_items(table, options)
+    return manifest_items(target, layout, options)
 
 
 def _exists(uri: str, options: SourceOptions) -> bool:

@@ -6,14 +6,15 @@ from typing import Literal
 
 from clip_transforms.elements import RequestError
 from clip_transforms.sources import manifests, parquet
-from clip_transforms.sources.options import IMAGE_SUFFIXES, SourceOptions
+from clip_transforms.sources.options import IMAGE_SUFFIXES, TAR_SUFFIXES, SourceOptions
 from clip_transforms.sources.urls import canonical_uri, is_http, suffix_of
 
-Kind = Literal["image", "tar", "parquet", "manifest"]
+Kind = Literal["image", "tar", "parquet", "manifest", "report"]
 
-TAR_SUFFIXES = (".tar",)
 LIST_SUFFIXES = (".txt",)
 _TEXT_SUFFIXES = manifests.CSV_SUFFIXES + manifests.JSON_SUFFIXES
+#: Manifests of inventory reports.
+_REPORT_SUFFIXES = (".json",)
 _COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".xz", ".zip", ".7z")
 
 #: What a folder is searched for under each format.
@@ -36,8 +37,8 @@ def suffixes_for(options: SourceOptions) -> tuple[str, ...]:
 def known_kind(url: str) -> Kind | None:
     """What the suffix says; None where it says nothing.
 
-    >>> known_kind("a/b.JPG"), known_kind("x.tar"), known_kind("README")
-    ('image', 'tar', None)
+    >>> known_kind("a/b.JPG"), known_kind("x.tar"), known_kind("manifest.json"), known_kind("README")
+    ('image', 'tar', 'report', None)
     """
     suffix = suffix_of(url)
     if suffix in IMAGE_SUFFIXES:
@@ -46,12 +47,16 @@ def known_kind(url: str) -> Kind | None:
         return "tar"
     if suffix in parquet.SUFFIXES:
         return "parquet"
+    if suffix in _REPORT_SUFFIXES:
+        return "report"
     return "manifest" if suffix in _TEXT_SUFFIXES + LIST_SUFFIXES else None
 
 
 def kind_of(url: str, options: SourceOptions) -> Kind:
     """What a single file is read as; raises RequestError where neither format nor suffix tells."""
     known = known_kind(url)
+    if known == "report" and options.format not in ("parquet-images", "urls"):
+        return "report"
     if options.format == "images":
         return "image"
     if options.format in ("webdataset", "img2dataset"):
@@ -61,7 +66,7 @@ def kind_of(url: str, options: SourceOptions) -> Kind:
         return "parquet"
     if options.format == "urls":
         return "manifest"
-    if options.format == "manifest" and known not in ("manifest", "parquet"):
+    if options.format == "manifest" and known not in ("manifest", "parquet", "report"):
         known = None
     if known is not None:
         return known
@@ -70,7 +75,7 @@ def kind_of(url: str, options: SourceOptions) -> Kind:
     images, tables = " ".join(IMAGE_SUFFIXES), " ".join(_TEXT_SUFFIXES)
     raise RequestError(
         f"--input {canonical_uri(url)}: the suffix {suffix_of(url)!r} does not tell what it is; expected an "
-        f"image ({images}), a manifest ({tables}), a url list (.txt), .parquet or .tar. "
+        f"image ({images}), a manifest ({tables}), a url list (.txt), .parquet, .tar, or an inventory's .json. "
         f"Say it with --format.{hint}"
     )
 
@@ -79,5 +84,5 @@ def _refuse_compressed(url: str) -> None:
     if suffix_of(url) in _COMPRESSED:
         raise RequestError(
             f"--input {canonical_uri(url)} is compressed, which is not read; unpack it, and give .tar shards "
-            "or plain manifests"
+            "or plain manifests (of an inventory report give its manifest.json)"
         )

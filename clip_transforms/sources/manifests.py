@@ -9,6 +9,7 @@ from itertools import islice
 
 from clip_transforms.elements import Reason, RequestError, UnitKind
 from clip_transforms.sources.columns import URI_COLUMNS, Columns, find_columns, find_uri, listed, take_carry
+from clip_transforms.sources.inventory import is_report
 from clip_transforms.sources.opening import InputStream, knows_ranges, open_input, refusal
 from clip_transforms.sources.options import PlanItem, SourceOptions, problem
 from clip_transforms.sources.records import Lines, Record, csv_records, json_records, list_records
@@ -31,6 +32,7 @@ class Layout:
     delimiter: str = ","
     header: tuple[str, ...] = ()  # CSV only
     columns: Columns
+    is_report: bool = False  # it lists the objects of a bucket: see inventory_rows
 
 
 def layout_of(url: str, options: SourceOptions) -> Layout:
@@ -210,7 +212,10 @@ def _csv_layout(head: bytes, uri: str, options: SourceOptions, *, tab: bool) -> 
                 raise RequestError(f"--input {uri} has columns of the same name: {listed(repeated)}")
         except RequestError as error:
             errors.append(error)
-            continue
+            if repeated or not is_report(header, options):
+                continue
+            columns = find_columns(header, options, f"--input {uri}", with_uri=False)
+            return Layout(style="csv", delimiter=delimiter, header=header, columns=columns, is_report=True)
         columns = find_columns(header, options, f"--input {uri}")
         return Layout(style="csv", delimiter=delimiter, header=header, columns=columns)
     raise errors[0]

@@ -7,10 +7,11 @@ import io
 import os
 import stat
 from collections.abc import Callable, Mapping
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 from clip_transforms.elements import Reason, RequestError, StoreError
 from clip_transforms.filesystems import open_filesystem
+from clip_transforms.object_reader import open_object
 from clip_transforms.sources.urls import canonical_uri, is_http, is_local
 
 _T = TypeVar("_T")
@@ -104,10 +105,12 @@ def open_input(url: str, storage_options: Mapping[str, object], *, sequential: b
         size = fs.info(path).get("size")
         streamed = io.BufferedReader(fs.open(path, "rb", block_size=0), 2**18)
         return InputStream(streamed, size, can_seek=False)
-    remote = fs.open(path, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
+    remote = open_object(fs, path, block_size=BLOCK_BYTES)
     size = getattr(remote, "size", None)
     # fsspec's own readline copies a whole block for every line.
-    return InputStream(io.BufferedReader(remote, 2**18), None if size is None else int(size))
+    return InputStream(
+        io.BufferedReader(cast(io.RawIOBase, remote), 2**18), None if size is None else int(size)
+    )
 
 
 def knows_ranges(url: str, storage_options: Mapping[str, object]) -> bool:

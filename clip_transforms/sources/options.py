@@ -15,6 +15,7 @@ from clip_transforms.sources.urls import canonical_uri, has_credentials, is_http
 FORMATS = ("auto", "images", "manifest", "parquet-images", "webdataset", "img2dataset", "urls")
 #: What a folder is searched for, in any case of letters.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+TAR_SUFFIXES = (".tar",)
 DEFAULT_MAX_BYTES = 100 * 2**20
 
 

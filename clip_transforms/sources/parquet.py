@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 
 from clip_transforms.elements import Failure, ImageRef, Reason, RequestError, Stage, StoreError, UnitKind
 from clip_transforms.sources.columns import take_carry
+from clip_transforms.sources.inventory import is_report, report_of_table
+from clip_transforms.sources.inventory_rows import report_items
 from clip_transforms.sources.listing import Listed
 from clip_transforms.sources.manifests import unusable
 from clip_transforms.sources.opening import InputStream, lasting_reason, open_input, refusal
@@ -28,6 +30,7 @@ _BUFFER_BYTES = 2**20
 def parquet_items(url: str, found: Listed, options: SourceOptions) -> Iterator[PlanItem]:
     """Slices of whole row groups, each of about `unit_rows` rows; a larger row group is one slice.
 
+    Of a table that lists the objects of a bucket, these objects: one item each.
     The footer is read and checked before this returns; raises RequestError where the file cannot be used.
     """
     uri = canonical_uri(url)
@@ -40,7 +43,13 @@ def parquet_items(url: str, found: Listed, options: SourceOptions) -> Iterator[P
         raise refusal(url, error) from error
     except Exception as error:
         raise refusal(url, error) from error
-    layout_of(meta.schema.to_arrow_schema(), options, f"--input {uri}")
+    schema = meta.schema.to_arrow_schema()
+    try:
+        layout_of(schema, options, f"--input {uri}")
+    except RequestError:
+        if not is_report(schema.names, options):
+            raise
+        return report_items(report_of_table(url, schema.names, style="parquet"), options)
     return _slices(
         [meta.row_group(group).num_rows for group in range(meta.num_row_groups)], uri, found, options
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -14,6 +14,7 @@ from clip_transforms.accounting import finish_run
 from clip_transforms.config import RunConfig, UnitReport
 from clip_transforms.elements import WorkUnit
 from clip_transforms.plan import iter_units, read_extensions
+from clip_transforms.retries import REPEATS
 from clip_transforms.transforms.metrics import count, count_costs
 from clip_transforms.units import PendingUnit, Worker, enough_in_flight, worker_for
 
@@ -23,10 +24,13 @@ class RunUnits(beam.PTransform[Any, Any]):
     """Every unit of a planned run, embedded and labelled; emits its UnitReports, then the run's totals.
 
     Input: the pipeline's root. Output: PCollection[dict], one element: the content of `run.json`.
+    hints: Beam's resource hints of the steps that encode, such as {"accelerator": ..., "min_ram": "16GB"};
+    runners that know none ignore them. A hint that Beam does not know is a ValueError here, on the launcher.
     """
 
     config: RunConfig
     extensions: tuple[str, ...]
+    hints: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Beam's own attributes."""
@@ -34,30 +38,46 @@ class RunUnits(beam.PTransform[Any, Any]):
 
     def expand(self, root: Any) -> Any:
         """Wire plan -> units -> reports -> totals."""
-        ready = self._text_features(root)
-        reports = (
+        units = (
             root
             | "Extensions" >> beam.Create(list(self.extensions), reshuffle=False)
             | "PlanFiles" >> beam.FlatMap(plan_files, self.config)
             | "ShufflePlanFiles" >> beam.Reshuffle()
             | "ReadUnits" >> beam.FlatMap(units_of, self.config)
             | "ShuffleUnits" >> beam.Reshuffle()
-            | "EmbedAndLabel" >> beam.ParDo(_RunUnits(self.config), ready)
         )
+        label_sets = (
+            root
+            | "LabelSets" >> beam.Create(list(self.config.label_sets), reshuffle=False)
+            | "ShuffleLabelSets" >> beam.Reshuffle()
+        )
+        encode = EmbedAndLabel(config=self.config).with_resource_hints(**self.hints)
         return (
-            reports
+            (units, label_sets)
+            | "EmbedAndLabel" >> encode
             | "Count" >> beam.CombineGlobally(CountReports())
             | "FinishRun" >> beam.Map(lambda counted, config: finish_run(config, counted), self.config)
         )
 
-    def _text_features(self, root: Any) -> Any:
-        done = (
-            root
-            | "LabelSets" >> beam.Create(list(self.config.label_sets), reshuffle=False)
-            | "ShuffleLabelSets" >> beam.Reshuffle()
-            | "EncodeTexts" >> beam.Map(encode_label_set, self.config)
-        )
-        return beam.pvalue.AsList(done)
+
+@dataclass(eq=False)
+class EmbedAndLabel(beam.PTransform[Any, Any]):
+    """All that needs the encoder, and with it the accelerator: the texts of the label sets, then the units.
+
+    Input: (PCollection[WorkUnit], PCollection[str] of label-set tags). Output: PCollection[UnitReport].
+    """
+
+    config: RunConfig
+
+    def __post_init__(self) -> None:
+        """Beam's own attributes."""
+        super().__init__()
+
+    def expand(self, inputs: Any) -> Any:
+        """No unit starts before every text feature is in `text/`."""
+        units, label_sets = inputs
+        ready = label_sets | "EncodeTexts" >> beam.Map(encode_label_set, self.config)
+        return units | "Units" >> beam.ParDo(_RunUnits(self.config), beam.pvalue.AsList(ready))
 
 
 def plan_files(extension: str, config: RunConfig) -> Iterator[tuple[str, str]]:
@@ -110,12 +130,14 @@ class _RunUnits(beam.DoFn):
     def _finish_first(self) -> Iterator[UnitReport]:
         assert self._worker is not None
         for report in self._worker.finish(self._pending.pop(0)):
+            report = replace(report, retries=REPEATS.take())
             _count(report)
             yield report
 
 
 def _count(report: UnitReport) -> None:
     """Beam's counters and distributions of one report."""
+    count({"retries": report.retries})
     if report.done_before:
         count({"units_done_before": 1})
         return
