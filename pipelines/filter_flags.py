@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -12,19 +13,30 @@ from pipelines.flags import build_parser
 
 if TYPE_CHECKING:
     from clip_transforms.pairs.config import Selection
+    from clip_transforms.pairs.rules import RuleSet
 
 #: Names of the options that make a selection, as the parser has them.
-SELECTION = ("keep_top", "keep_above", "dedup", "near_distance", "write")
+SELECTION = ("rules", "keep_top", "keep_above", "dedup", "near_distance", "semantic_cosine", "write")
 
 
 def build_filter_parser(description: str) -> argparse.ArgumentParser:
     """The parser of `beamclip filter`; what is not given is absent."""
     parser = build_parser("filter", description, labels=False)
-    group = parser.add_argument_group("what is kept: duplicates go first, then what is under the cut")
+    group = parser.add_argument_group(
+        "what is kept: rules drop first, then duplicates go, then what is under the cut"
+    )
     group.add_argument(
         "--from-run",
         metavar="RUN",
         help="choose among the stored pairs of RUN (made by filter, embed or label); no image is read",
+    )
+    group.add_argument(
+        "--rules",
+        nargs="+",
+        action="extend",
+        metavar="NAME|FILE",
+        help="rule sets, one after the other: web, laion-400m, datacomp-basic, datacomp-laion-2b, coyo-700m, or "
+        "YAML files",
     )
     cut = group.add_mutually_exclusive_group()
     cut.add_argument(
@@ -43,13 +55,19 @@ def build_filter_parser(description: str) -> argparse.ArgumentParser:
         "--dedup",
         metavar="HOW",
         help="none (default); exact: of images with the same bytes the best pair stays; near: also of images "
-        "that look alike",
+        "that look alike; semantic: also of those whose embeddings are near",
     )
     group.add_argument(
         "--near-distance",
         type=int,
         metavar="D",
         help="bits of the 64-bit perceptual hashes that may differ between near duplicates (default 4)",
+    )
+    group.add_argument(
+        "--semantic-cosine",
+        type=float,
+        metavar="C",
+        help="cosine of the embeddings from which on images are semantic duplicates (default 0.95)",
     )
     group.add_argument(
         "--write",
@@ -61,25 +79,44 @@ def build_filter_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def selection_from(given: Mapping[str, Any], stored: Selection | None = None) -> Selection:
-    """The Selection that was asked for; a run that is gone on with has one, which what is given must repeat.
+def selection_from(
+    given: Mapping[str, Any], stored: Selection | None = None, *, storage_options: Mapping[str, object]
+) -> tuple[Selection, RuleSet | None]:
+    """The selection that was asked for, and its rules; a run that is gone on with has one, which is not changed.
 
     Raises RequestError for what makes no sense, or does not agree with the run's.
     """
     from clip_transforms.pairs.config import Selection
+    from clip_transforms.pairs.rule_files import load_rules, rules_from_spec
 
     asked = {name: given[name] for name in SELECTION if name in given}
+    rules = None
+    if "rules" in asked:
+        rules = load_rules(asked["rules"], storage_options=storage_options)
+        asked["rules"] = json.loads(json.dumps(rules.spec()))
     if "write" in asked:
         asked["outputs"] = tuple(sorted(set(asked.pop("write"))))
-    if "near_distance" in asked and asked.get("dedup", stored.dedup if stored else "none") != "near":
-        raise RequestError("--near-distance goes with --dedup near")
+    _check_dedup(asked, asked.get("dedup", stored.dedup if stored else "none"))
     if stored is None:
-        return Selection(**asked)
+        return Selection(**asked), rules
     for item in fields(stored):
         if item.name in asked and asked[item.name] != getattr(stored, item.name):
-            flag = "--write" if item.name == "outputs" else "--" + item.name.replace("_", "-")
-            raise RequestError(
-                f"{flag} {asked[item.name]} does not agree with the run's selection, which has "
-                f"{getattr(stored, item.name)}; leave it out, or choose anew with --from-run"
-            )
-    return stored
+            raise RequestError(_disagreement(item.name, asked, stored))
+    if stored.rules is not None and rules is None:
+        rules = rules_from_spec(stored.rules, storage_options=storage_options)
+    return stored, rules
+
+
+def _check_dedup(asked: Mapping[str, Any], dedup: str) -> None:
+    for name, kinds in (("near_distance", ("near", "semantic")), ("semantic_cosine", ("semantic",))):
+        if name in asked and dedup not in kinds:
+            flag = "--" + name.replace("_", "-")
+            raise RequestError(f"{flag} goes with --dedup {' or '.join(kinds)}")
+
+
+def _disagreement(name: str, asked: Mapping[str, Any], stored: Selection) -> str:
+    flag = "--write" if name == "outputs" else "--" + name.replace("_", "-")
+    mend = "leave it out, or choose anew with --from-run"
+    if name == "rules":
+        return f"--rules {asked['rules']['name']}: the rules of the run's selection are others; {mend}"
+    return f"{flag} {asked[name]} does not agree with the run's selection, which has {getattr(stored, name)}; {mend}"

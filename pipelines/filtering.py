@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from clip_transforms.elements import RequestError
-from clip_transforms.live import count
-from clip_transforms.pairs.config import SelectConfig, Selection, keep_selection, read_selection
-from clip_transforms.pairs.scores import has_pairs
-from clip_transforms.sources import parse_carry
-from clip_transforms.sources.options import SourceOptions
+from clip_transforms.labelsets import label_set_tags, read_label_set
+from clip_transforms.pairs.config import SelectConfig, Selection, read_selection
+from clip_transforms.plan import Extension
+from clip_transforms.sources import SourceOptions, parse_carry
 from clip_transforms.storage import Store
-from clip_transforms.views import PAIRS
+from clip_transforms.views import PAIRS, View, label_view
 from pipelines import preflight
 from pipelines.closing import run_and_close
 from pipelines.filter_flags import SELECTION, selection_from
+from pipelines.filter_views import Located, locate_views, rule_label_sets
 from pipelines.from_run import check_complete, check_encoder, check_source, plan_views, refuse_strange
 from pipelines.job import Job, check_request, encoder_spec, engine_options, stored_identity
 from pipelines.launch import beam_options, configure_logging
@@ -34,10 +33,7 @@ def filter_input(
 ) -> int:
     """`beamclip filter` with --input (or --resume); returns the exit code."""
     configure_logging(verbose=hasattr(args, "verbose"))
-    selection_from(vars(args))  # before anything is read
-    job = check_request(args, labels=False)
-    going_on = bool(job.extensions) and not job.unreachable
-    job = replace(job, selection=selection_from(vars(args), _stored(job.store) if going_on else None))
+    job = _check_input(args)
     options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
     launch = launch_of(args, options)
     if job.asked("dry_run"):
@@ -50,66 +46,55 @@ def filter_input(
     items = first_look(job, encoder)
     with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         extensions = write_plan(job, config, items, lease)
-        select = _select_config(
-            job,
-            encoder_name=config.encoder_name,
-            fingerprint=config.fingerprint,
-            embeddings=job.store.root,
-            scores=job.store.root,
-            sources=job.sources,
-        )
+        views = tuple((view, job.store.root) for view in _views(job))
+        select = _select_config(job, extensions[0], embeddings=job.store.root, views=views)
         return run_and_close(job, config, extensions, launch, lease, command="filter", select=select)
 
 
 def filter_stored(
     parser: argparse.ArgumentParser, args: argparse.Namespace, rest: Sequence[str], unchecked: Sequence[str]
 ) -> int:
-    """`beamclip filter --from-run`; returns the exit code. The encoder is loaded only where scores are missing."""
+    """`beamclip filter --from-run`; returns the exit code. The encoder is loaded only where views are missing."""
     configure_logging(verbose=hasattr(args, "verbose"))
-    job, source = _check_stored(args)
-    assert job.selection is not None
+    job, source, found = _check_stored(args)
     options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
     launch = launch_of(args, options)
-    own = has_pairs(job.store) and not job.asked("overwrite")
-    scored = source if has_pairs(source) and not (own and job.store.root != source.root) else None
+    into_run = job.store.root == source.root
     if job.asked("dry_run"):
+        missing = ", ".join(view.folder for view in found.missing)
         print(f"would choose among the pairs of {source.root} into {job.store.root}")
-        print(
-            "scores    are there"
-            if scored
-            else "scores    would be made: captions are encoded, no image is read"
-        )
+        print(f"would first make {missing}: no image is read" if missing else "all that it takes is there")
         return 0
     job.store.probe()
-    plan = job.extensions[0].config
-    names = {"encoder_name": str(plan["encoder_name"]), "fingerprint": str(plan["fingerprint"])}
     config = None
-    if scored is None:
-        encoder = preflight.load_encoder(job.spec, job.engine, local=launch.workers_here)
-        config = make_config(job, encoder)
-        if job.store.root != source.root:
-            config = replace(config, embeddings_run=source.root)
+    if found.missing:
+        config = make_config(job, preflight.load_encoder(job.spec, job.engine, local=launch.workers_here))
+        config = config if into_run else replace(config, embeddings_run=source.root)
     with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
-        if job.store.root != source.root:
-            plan_views(job, source, **names)
-        if config is None:
-            keep_selection(job.store, job.selection)
-        else:
-            keep_views(job)
-        select = _select_config(
-            job,
-            **names,
-            embeddings=source.root,
-            scores=(scored or job.store).root,
-            sources=SourceOptions(carry=parse_carry(job.identity.carry)),
-        )
+        if not into_run:
+            known = {name: str(job.extensions[0].config[name]) for name in ("encoder_name", "fingerprint")}
+            plan_views(job, source, **known)
+        keep_views(job)
+        select = _select_config(job, job.extensions[0], embeddings=source.root, views=found.views)
         return run_and_close(job, config, job.extensions, launch, lease, command="filter", select=select)
 
 
-def _check_stored(args: argparse.Namespace) -> tuple[Job, Store]:
-    """The job and the run that it chooses from; raises RequestError."""
+def _check_input(args: argparse.Namespace) -> Job:
+    """A request with images; raises RequestError."""
+    options = storage_options(getattr(args, "storage_option", []))
+    selection_from(vars(args), storage_options=options)  # before anything is read
+    job = check_request(args, labels=False)
+    going_on = bool(job.extensions)
+    stored = _stored(job.store) if going_on else None
+    selection, rules = selection_from(vars(args), stored, storage_options=options)
+    kept = [read_label_set(job.store, tag) for tag in label_set_tags(job.store)] if going_on else []
+    sets = {each.tag: each for each in (*rule_label_sets(rules), *kept)}
+    return replace(job, selection=selection, rules=rules, label_sets=tuple(sets.values()), pairs=True)
+
+
+def _check_stored(args: argparse.Namespace) -> tuple[Job, Store, Located]:
+    """The job, the run that it chooses from, and where its views are; raises RequestError."""
     refuse_strange(args, also=SELECTION)
-    selection_from(vars(args))
     options = storage_options(getattr(args, "storage_option", []))
     source = Store(args.from_run, options)
     extensions = check_source(source)
@@ -117,41 +102,36 @@ def _check_stored(args: argparse.Namespace) -> tuple[Job, Store]:
     identity = identity_from({}, stored_identity(extensions))
     check_encoder(args, identity)
     store = Store(getattr(args, "output", args.from_run), options)
-    if has_pairs(source):
-        counts = count(source)
-        if counts.scored != counts.embedded:
-            raise RequestError(
-                f"--from-run {source.root} has scores of {counts.scored} of {counts.embedded} images: first run "
-                f"`beamclip filter --output {source.root} --resume`"
-            )
+    stored = _stored_of(args, store, into_run=store.root == source.root)
+    selection, rules = selection_from(vars(args), stored, storage_options=options)
+    found = locate_views(rules, store=store, source=source, fresh=hasattr(args, "overwrite"))
     job = Job(
         args=args,
         store=store,
         identity=identity,
-        sources=SourceOptions(storage_options=options),
+        sources=SourceOptions(storage_options=options, carry=parse_carry(identity.carry)),
         engine=engine_options(args, identity, options),
         spec=encoder_spec(args, identity, options),
         extensions=tuple(extensions),
-        label_sets=(),
-        selection=_selection_of(args, store, into_run=store.root == source.root),
+        label_sets=found.label_sets,
+        pairs=PAIRS in found.missing,
+        selection=selection,
+        rules=rules,
     )
-    return job, source
+    return job, source, found
 
 
-def _selection_of(args: argparse.Namespace, store: Store, *, into_run: bool) -> Selection:
-    given = vars(args)
-    if not into_run and run_plan(store):
-        if not (hasattr(args, "resume") or hasattr(args, "overwrite")):
-            raise RequestError(
-                f"{store.root} holds a run already: --resume goes on with it, --overwrite deletes it first; "
-                "or give another --output"
-            )
-        if hasattr(args, "resume"):
-            return selection_from(given, _stored(store))
-    if into_run and hasattr(args, "overwrite"):
-        raise RequestError("--overwrite would delete the run that is chosen from: leave it out")
-    resumed = into_run and hasattr(args, "resume")
-    return selection_from(given, _stored(store) if resumed else None)
+def _stored_of(args: argparse.Namespace, store: Store, *, into_run: bool) -> Selection | None:
+    """The selection to go on with, if any; raises RequestError where the folder must not be used."""
+    if into_run:
+        if hasattr(args, "overwrite"):
+            raise RequestError("--overwrite would delete the run that is chosen from: leave it out")
+    elif run_plan(store) and not (hasattr(args, "resume") or hasattr(args, "overwrite")):
+        raise RequestError(
+            f"{store.root} holds a run already: --resume goes on with it, --overwrite deletes it first; "
+            "or give another --output"
+        )
+    return _stored(store) if hasattr(args, "resume") else None
 
 
 def _stored(store: Store) -> Selection | None:
@@ -159,25 +139,26 @@ def _stored(store: Store) -> Selection | None:
     return None if kept is None else kept[0]
 
 
+def _views(job: Job) -> tuple[View, ...]:
+    """What is read beside the embeddings: the scores first."""
+    return (PAIRS, *(label_view(each.tag) for each in rule_label_sets(job.rules)))
+
+
 def _select_config(
-    job: Job,
-    *,
-    encoder_name: str,
-    fingerprint: str,
-    embeddings: str,
-    scores: str,
-    sources: Any,
+    job: Job, plan: Extension, *, embeddings: str, views: tuple[tuple[View, str], ...]
 ) -> SelectConfig:
-    assert job.selection is not None
+    if job.selection is None:
+        raise ValueError("the job has no selection")
     return SelectConfig(
         output=job.store.root,
         embeddings_run=embeddings,
-        views=((PAIRS, scores),),
+        views=views,
         selection=job.selection,
-        encoder_name=encoder_name,
-        fingerprint=fingerprint,
+        rules=job.rules,
+        encoder_name=str(plan.config["encoder_name"]),
+        fingerprint=str(plan.config["fingerprint"]),
         run_id=job.run_id,
         started_at=job.started_at,
-        carry=sources.carry_types(),
+        carry=job.sources.carry_types(),
         storage_options=job.store.storage_options,
     )

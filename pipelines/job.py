@@ -16,6 +16,7 @@ from clip_transforms.fetch import FetchOptions
 from clip_transforms.images import DecodeOptions, parse_background
 from clip_transforms.labelsets import DEFAULT_TOP_K, LabelSet, label_set_tags, read_label_set
 from clip_transforms.pairs.config import Selection
+from clip_transforms.pairs.rules import RuleSet
 from clip_transforms.pairs.scores import has_pairs
 from clip_transforms.plan import Extension
 from clip_transforms.prompts import load_prompt_set
@@ -50,8 +51,9 @@ class Job:
     spec: EncoderSpec
     extensions: tuple[Extension, ...]  # of the run that is gone on with; empty for a new one
     label_sets: tuple[LabelSet, ...]
+    pairs: bool = False  # whether the run's units must end with scores
     selection: Selection | None = None  # of `filter`
-    pairs: bool = False  # whether the run's units have scores
+    rules: RuleSet | None = None  # the selection's, read
     private_inputs: tuple[str, ...] = ()  # the inputs as given, where that differs
     unreachable: str | None = (
         None  # of a dry run with a remote runner: why its stores cannot be asked from here

@@ -43,7 +43,7 @@ def make_config(job: Job, encoder: Encoder) -> RunConfig:
         sources=job.sources,
         engine=job.engine,
         label_sets=tuple(label_set.tag for label_set in job.label_sets),
-        pairs=job.pairs or job.selection is not None,
+        pairs=job.pairs,
         retry_failed=job.asked("retry_failed"),
         embedding_dtype=job.identity.embedding_dtype,
         storage_options=job.store.storage_options,
@@ -125,14 +125,17 @@ def keep_views(job: Job) -> None:
     """Note in the run what all its units are to have: label sets, scores, and how pairs are chosen."""
     for label_set in job.label_sets:
         keep_label_set(job.store, label_set)
-    if job.selection is not None:
+    if job.pairs:
         keep_pairs(job.store)
+    if job.selection is not None:
         keep_selection(job.store, job.selection)
 
 
 def first_look(job: Job, encoder: Encoder) -> Iterator[PlanItem]:
     """Scan the beginning of the input and send one image through the encoder; all items of the input."""
     head, items = preflight.first_items(scanned(job))
+    if job.rules is not None:
+        preflight.check_rule_inputs(head, job.rules, sources=job.sources)
     preflight.try_images(head, encoder, sources=job.sources, engine=job.engine)
     return items
 
@@ -157,5 +160,5 @@ def blank_config(job: Job) -> RunConfig:
         sources=job.sources,
         engine=job.engine,
         label_sets=tuple(label_set.tag for label_set in job.label_sets),
-        pairs=job.pairs or job.selection is not None,
+        pairs=job.pairs,
     )

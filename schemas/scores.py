@@ -12,7 +12,9 @@ SCORES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
-        pa.field("text_embedding", pa.list_(pa.field("element", pa.float32()))),  # L2-normalised; null without caption
+        pa.field(
+            "text_embedding", pa.list_(pa.field("element", pa.float32()))
+        ),  # L2-normalised; null without caption
         pa.field("similarity", pa.float32()),  # cosine of image and caption; null without a caption
         pa.field("text_truncated", pa.bool_(), nullable=False),  # longer than the encoder's context
         pa.field("fingerprint", _DICT, nullable=False),

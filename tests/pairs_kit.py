@@ -28,7 +28,7 @@ def write_pairs(folder: Path, count: int = 40) -> Path:
     captions[3:6] = ["", " \t", "word " * 90]
     copy, again, broken = (folder / "images" / name for name in ("copy.jpg", "again.jpg", "broken.jpg"))
     shutil.copy(paths[0], copy)
-    again.write_bytes(image_bytes(make_image(1, (256, 192)), quality=60))
+    again.write_bytes(image_bytes(make_image(1, (256, 192)), quality=90))
     broken.write_bytes(b"no image")
     planted = [(copy, "a copy"), (again, "encoded again"), (broken, "broken")]
     return write_manifest(folder / "pairs.csv", [*zip(paths, captions, strict=True), *planted])

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -115,11 +117,12 @@ def _slices(store: Store, view: View, rows: Mapping[str, int]) -> dict[str, Slic
 
 
 def read_chunk(
-    config: SelectConfig, chunk: Chunk, columns: Sequence[str], views: Mapping[View, Sequence[str]]
+    config: SelectConfig, chunk: Chunk, columns: Sequence[str], views: Mapping[View, Mapping[str, str]]
 ) -> pa.Table:
     """These columns of the embeddings and of the views, row beside row, in the chunk's order.
 
-    image_id and uri come along. Raises ContractError where two data sets do not have the same images.
+    views: of each its columns, and what they are called in the table. image_id and uri come along. Raises
+    ContractError where two data sets do not have the same images.
     """
     source = config.source(config.embeddings_run)
     tables = []
@@ -132,10 +135,17 @@ def read_chunk(
             found = _read(config.source(run), where, [*_KEYS, *views[view]])
             if any(not found.column(key).equals(table.column(key)) for key in _KEYS):
                 raise ContractError(f"{where.parts[0].name} has not the images of {block.embeddings.name}")
-            for name in views[view]:
-                table = table.append_column(name, found.column(name))
+            for name, shown in views[view].items():
+                table = table.append_column(shown, found.column(name))
         tables.append(table)
     return pa.concat_tables(tables)
+
+
+def read_vectors(config: SelectConfig, chunk: Chunk) -> npt.NDArray[np.float32]:
+    """The embeddings of a chunk's rows, [rows, D], in its order."""
+    column = read_chunk(config, chunk, ["embedding"], {}).column("embedding").combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float32).reshape(chunk.rows, -1)
 
 
 def _read(store: Store, where: Slice, columns: Sequence[str]) -> pa.Table:

@@ -12,6 +12,8 @@ import pyarrow as pa
 from clip_transforms.elements import RequestError
 from clip_transforms.fingerprint import canonical_hash
 from clip_transforms.pairs.near import DEFAULT_DISTANCE, MAX_DISTANCE
+from clip_transforms.pairs.rules import RuleSet
+from clip_transforms.pairs.semantic import DEFAULT_COSINE
 from clip_transforms.storage import Store
 from clip_transforms.views import View
 from schemas.pairs import pairs_schema
@@ -20,8 +22,9 @@ NO_CAPTION = "no_caption"
 BELOW_CUT = "below_cut"
 DUPLICATE_EXACT = "duplicate_exact"
 DUPLICATE_NEAR = "duplicate_near"
+DUPLICATE_SEMANTIC = "duplicate_semantic"
 #: The ways to look for duplicates; each has those before it.
-DEDUPS = ("none", "exact", "near")
+DEDUPS = ("none", "exact", "near", "semantic")
 #: What may be written of the kept pairs beside Parquet.
 OUTPUTS = ("uids",)
 _NAME = "selection.json"
@@ -32,10 +35,12 @@ _VERSION = 1
 class Selection:
     """How pairs are chosen: rules, then duplicates, then the cut. Raises RequestError for what makes no sense."""
 
+    rules: Mapping[str, Any] | None = None  # as RuleSet.spec() says them
     keep_top: float | None = None  # this fraction of the pairs that reach the cut, the best
     keep_above: float | None = None  # the cosine from which on a pair is kept
     dedup: str = "none"
     near_distance: int = DEFAULT_DISTANCE  # bits of the perceptual hashes that may differ
+    semantic_cosine: float = DEFAULT_COSINE  # of the embeddings, from which on they are alike
     outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,6 +55,10 @@ class Selection:
         if not 0 <= self.near_distance <= MAX_DISTANCE:
             raise RequestError(
                 f"--near-distance {self.near_distance}: expected a number of bits from 0 to {MAX_DISTANCE}"
+            )
+        if not 0 < self.semantic_cosine <= 1:
+            raise RequestError(
+                f"--semantic-cosine {self.semantic_cosine:g}: expected a cosine above 0, at most 1"
             )
         strange = [name for name in self.outputs if name not in OUTPUTS]
         if strange:
@@ -97,6 +106,7 @@ class SelectConfig:
         tuple[View, str], ...
     ]  # what is read beside the embeddings, and the run that has it: scores first
     selection: Selection
+    rules: RuleSet | None  # the selection's, read
     encoder_name: str
     fingerprint: str  # of the embeddings
     run_id: str  # of this job
@@ -111,6 +121,11 @@ class SelectConfig:
     def source(self, run: str) -> Store:
         """A run that is read."""
         return Store(run, self.storage_options)
+
+    def source_columns(self) -> tuple[str, ...]:
+        """The columns of embeddings/ that say something of an image, its vector left out."""
+        known = ("caption", "width", "height", "format", "bytes", "sha256", "phash", "extra")
+        return (*known, *(f"src_{name}" for name, _ in self.carry))
 
     def schema(self) -> pa.Schema:
         """Of pairs/ and kept/."""

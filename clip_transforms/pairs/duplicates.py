@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clip_transforms.pairs.chunks import list_chunks, read_vectors
+from clip_transforms.pairs.config import SelectConfig
 from clip_transforms.pairs.exact import exact_duplicates
 from clip_transforms.pairs.near import near_duplicates
-from clip_transforms.pairs.rows import Int64, Joins, PairRows, UInt64
+from clip_transforms.pairs.rows import PLACE_BITS, Int64, Joins, PairRows, UInt64, places_of
+from clip_transforms.pairs.semantic import semantic_duplicates
 
 _PARTITIONS = 64  # of the sha256 values
+_ARRAYS = ("numbers", "keys", "scores", "values")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +68,25 @@ def find_near(partition: Iterable[Candidates], *, distance: int) -> Found:
     return Found(joins=_moved(rows, found.joins), facts=facts)
 
 
+def find_semantic(partition: Iterable[Candidates], *, config: SelectConfig) -> Found:
+    """Rows join the best kept one of their cluster whose embedding is near enough; vectors are read, not shuffled."""
+    rows = _joined(partition)
+    order = np.argsort(rows.numbers)
+    rows = Candidates(**{name: getattr(rows, name)[order] for name in _ARRAYS})
+    chunks = list_chunks(config)
+    bounds = np.searchsorted(rows.numbers, [chunk.number << PLACE_BITS for chunk in chunks])
+    places = np.split(places_of(rows.numbers), bounds[1:]) if chunks else []
+
+    def vectors() -> Iterator[npt.NDArray[np.float32]]:
+        for chunk, mine in zip(chunks, places, strict=True):
+            if len(mine):
+                yield read_vectors(config, chunk)[mine]
+
+    found = semantic_duplicates(vectors, rows.scores, rows.keys, cosine=config.selection.semantic_cosine)
+    facts = {"semantic_clusters": found.clusters, "semantic_largest_cluster": found.largest}
+    return Found(joins=_moved(rows, found.joins), facts=facts)
+
+
 def _candidates(rows: PairRows, places: Int64, values: npt.NDArray[Any]) -> Candidates:
     return Candidates(
         numbers=rows.numbers(places),
@@ -75,8 +98,7 @@ def _candidates(rows: PairRows, places: Int64, values: npt.NDArray[Any]) -> Cand
 
 def _joined(pieces: Iterable[Candidates]) -> Candidates:
     found = list(pieces)
-    names = ("numbers", "keys", "scores", "values")
-    return Candidates(**{name: np.concatenate([getattr(piece, name) for piece in found]) for name in names})
+    return Candidates(**{name: np.concatenate([getattr(piece, name) for piece in found]) for name in _ARRAYS})
 
 
 def _moved(rows: Candidates, joins: Int64) -> Joins:

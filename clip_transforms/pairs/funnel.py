@@ -12,6 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from clip_transforms.pairs.config import (
+    BELOW_CUT,
+    DUPLICATE_EXACT,
+    DUPLICATE_NEAR,
+    DUPLICATE_SEMANTIC,
+    NO_CAPTION,
+)
 from clip_transforms.pairs.steps import KEPT_FOLDER, PAIRS_FOLDER
 from clip_transforms.storage import Store
 
@@ -25,7 +32,7 @@ class Funnel:
     selections: tuple[str, ...]  # names of the selections that parts are of: one, once a job has ended
     pairs: int
     kept: int
-    dropped: Mapping[str, int]  # by reason, most first
+    dropped: Mapping[str, int]  # by reason, in the order of the steps, most first
     kept_rows: int  # in kept/
 
     def to_plain(self) -> dict[str, Any]:
@@ -55,10 +62,20 @@ def read_funnel(store: Store) -> Funnel:
                 dropped.update(
                     {entry["values"]: entry["counts"] for entry in pc.value_counts(reasons).to_pylist()}
                 )
-    ordered = dict(sorted(dropped.items(), key=lambda entry: (-entry[1], entry[0])))
+    ordered = dict(sorted(dropped.items(), key=lambda entry: (step_of(entry[0]), -entry[1], entry[0])))
     return Funnel(
         selections=tuple(sorted(selections)), pairs=pairs, kept=kept, dropped=ordered, kept_rows=kept_rows
     )
+
+
+def step_of(reason: str) -> int:
+    """The place of the step that drops for this reason: captions, rules, duplicates, the cut.
+
+    >>> [step_of(reason) for reason in (NO_CAPTION, "language", "duplicate_near", BELOW_CUT)]
+    [0, 1, 3, 5]
+    """
+    steps = {NO_CAPTION: 0, DUPLICATE_EXACT: 2, DUPLICATE_NEAR: 3, DUPLICATE_SEMANTIC: 4, BELOW_CUT: 5}
+    return steps.get(reason, 1)
 
 
 def selected_parts(store: Store) -> list[tuple[str, str]]:

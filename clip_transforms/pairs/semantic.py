@@ -137,8 +137,7 @@ def nearest(vectors: Vectors, centroids: Vectors) -> npt.NDArray[np.int32]:
 def _normalised(vectors: npt.NDArray[Any]) -> Vectors:
     single = vectors.astype(np.float32, copy=False)
     lengths = np.linalg.norm(single, axis=1, keepdims=True).astype(np.float32)
-    unit: Vectors = single / np.where(lengths > 0, lengths, np.float32(1))
-    return unit
+    return (single / np.where(lengths > 0, lengths, np.float32(1))).astype(np.float32, copy=False)
 
 
 def _unit(chunks: Callable[[], Iterable[npt.NDArray[Any]]]) -> Iterator[Vectors]:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from clip_transforms.captions import has_text
+from clip_transforms.labelsets import LabelSet
 from clip_transforms.pairs.chunks import Chunk, read_chunk
 from clip_transforms.pairs.config import BELOW_CUT, NO_CAPTION, SelectConfig
 from clip_transforms.pairs.cut import keep_above
@@ -23,8 +24,9 @@ from clip_transforms.pairs.rows import (
     places_of,
     reason_column,
 )
+from clip_transforms.pairs.rules import RuleSet, judge, label_column
 from clip_transforms.sink import Part, PartWriter
-from clip_transforms.views import PAIRS
+from clip_transforms.views import PAIRS, label_view
 
 PAIRS_FOLDER = "pairs"
 KEPT_FOLDER = "kept"
@@ -69,10 +71,30 @@ def add_written(found: Iterable[Written]) -> Written:
 
 def judge_chunk(config: SelectConfig, chunk: Chunk) -> PairRows:
     """The rows of a chunk, those dropped that have no caption or that a rule drops."""
-    table = read_chunk(config, chunk, ["caption", "sha256", "phash"], {PAIRS: ["similarity"]})
+    rules = config.rules
+    views = {PAIRS: {"similarity": "similarity"}} | {
+        label_view(LabelSet(prompt_set=prompts).tag): {"top_k": label_column(name)}
+        for name, prompts in (rules.prompt_sets if rules else {}).items()
+    }
+    columns = ["caption", "sha256", "phash"]
+    if rules:
+        columns += [
+            name for name in rules.columns(config.source_columns()) if name in config.source_columns()
+        ]
+    table = read_chunk(config, chunk, columns, views)
     rows = make_rows(chunk.number, table)
     silent = [not has_text(caption) for caption in table.column("caption").to_pylist()]
-    return rows.dropped(np.flatnonzero(silent).astype(np.int64), NO_CAPTION)
+    rows = rows.dropped(np.flatnonzero(silent).astype(np.int64), NO_CAPTION)
+    return rows if rules is None else apply_rules(rows, table, rules)
+
+
+def apply_rules(rows: PairRows, table: pa.Table, rules: RuleSet) -> PairRows:
+    """Drop of what is left the rows that a rule drops, for the reason of the first that does."""
+    left = rows.left
+    verdicts = judge(table.take(pa.array(left)), rules)
+    for place, reason in enumerate(rules.reasons):
+        rows = rows.dropped(left[verdicts == place], reason)
+    return rows
 
 
 def name_targets(config: SelectConfig, chunk: Chunk, followers: Iterable[Joins]) -> list[Named]:
@@ -113,7 +135,9 @@ def pairs_table(config: SelectConfig, chunk: Chunk, rows: PairRows, named: Seque
     schema = config.schema()
     ours = {"kept", "drop_reason", "duplicate_of", schema.names[3], "text_truncated"}
     columns = [name for name in schema.names if name not in ours]
-    table = read_chunk(config, chunk, columns, {PAIRS: ["similarity", "text_truncated"]})
+    table = read_chunk(
+        config, chunk, columns, {PAIRS: {name: name for name in ("similarity", "text_truncated")}}
+    )
     made = {
         schema.names[3]: table.column("similarity"),
         "kept": pa.array(rows.reasons < 0),

@@ -1,8 +1,9 @@
 """The Beam wiring of a selection over stored pairs: rules, duplicates, the cut, and what is written.
 
 What is shuffled are row numbers, scores and hashes in arrays, a chunk's at a time, and the ids of rows that
-stand for duplicates; never images or vectors. Two steps are global, on one worker each: near duplicates, which
-takes 28 bytes a row that is left, and the end, which takes the names of the parts.
+stand for duplicates; never images or vectors. Global steps, on one worker each: near and semantic duplicates,
+which take 28 bytes a row that is left (the second reads the vectors where they are stored), and the end, which
+takes the names of the parts.
 """
 
 # mypy: allow-subclassing-any
@@ -19,15 +20,23 @@ import apache_beam as beam
 from apache_beam.pvalue import AsSingleton, TaggedOutput
 
 from clip_transforms.pairs.chunks import Chunk, list_chunks
-from clip_transforms.pairs.config import DUPLICATE_EXACT, DUPLICATE_NEAR, SelectConfig
-from clip_transforms.pairs.cut import NO_COUNTS, Counts, Cut, Search, count, found, narrow
-from clip_transforms.pairs.duplicates import Candidates, Found, by_digest, by_nothing, find_exact, find_near
+from clip_transforms.pairs.config import DUPLICATE_EXACT, DUPLICATE_NEAR, DUPLICATE_SEMANTIC, SelectConfig
+from clip_transforms.pairs.cut import Cut, Scores
+from clip_transforms.pairs.duplicates import (
+    Candidates,
+    Found,
+    by_digest,
+    by_nothing,
+    find_exact,
+    find_near,
+    find_semantic,
+)
 from clip_transforms.pairs.finish import finish_selection
 from clip_transforms.pairs.rows import Joins, PairRows, apply_joins, by_chunk, redirect
 from clip_transforms.pairs.steps import Named, Written, add_written, judge_chunk, name_targets, write_chunk
+from clip_transforms.transforms.cut import FindCut
 
 _FOLLOWERS = "followers"
-_PASSES = 2  # over float32 scores
 
 
 @dataclass(eq=False)
@@ -57,7 +66,8 @@ class SelectPairs(beam.PTransform[Any, Any]):
             settled = (rows, followers) | label >> search
             rows, followers = settled["rows"], settled["followers"]
             facts = (facts, settled["facts"]) | f"{label}Facts" >> beam.Flatten()
-        cut = rows | "Cut" >> FindCut(config.selection.keep_top) if config.selection.keep_top else None
+        top = config.selection.keep_top
+        cut = rows | "Cut" >> FindCut(read=scores_left, fraction=top) if top is not None else None
         named = {"chunk": chunks, "followers": followers} | "MeetFollowers" >> beam.CoGroupByKey()
         named = named | "NameTargets" >> beam.FlatMap(_name, config)
         written = {"chunk": chunks, "rows": rows, "named": named} | "MeetVerdicts" >> beam.CoGroupByKey()
@@ -115,32 +125,6 @@ class FindDuplicates(beam.PTransform[Any, Any]):
         }
 
 
-@dataclass(eq=False)
-class FindCut(beam.PTransform[Any, Any]):
-    """The exact cut that keeps the best fraction of all rows that are left (clip_transforms.pairs.cut).
-
-    Input: (chunk number, PairRows). Output: one Cut. Shuffles counts: at most 65,536 of them a chunk and pass.
-    """
-
-    fraction: float
-
-    def __post_init__(self) -> None:
-        """Beam's own attributes."""
-        super().__init__()
-
-    def expand(self, rows: Any) -> Any:
-        """Wire pass after pass, each narrowed by the one before."""
-        search = rows.pipeline | "Start" >> beam.Create([Search(fraction=self.fraction)], reshuffle=False)
-        for number in range(_PASSES):
-            counts = (
-                rows
-                | f"Count{number}" >> beam.Map(_count_scores, AsSingleton(search))
-                | f"Sum{number}" >> beam.CombineGlobally(add_counts)
-            )
-            search = search | f"Narrow{number}" >> beam.Map(narrow_unless_done, AsSingleton(counts))
-        return search | "Found" >> beam.Map(found)
-
-
 class _Settle(beam.DoFn):
     """Marks the duplicates among a chunk's rows, and moves those that had joined one of them on."""
 
@@ -160,11 +144,14 @@ class _Settle(beam.DoFn):
 def _searches(config: SelectConfig) -> dict[str, FindDuplicates]:
     selection = config.selection
     found: dict[str, FindDuplicates] = {}
-    if selection.dedup in ("exact", "near"):
+    if selection.dedup != "none":
         found["Exact"] = FindDuplicates(DUPLICATE_EXACT, by_digest, find_exact)
-    if selection.dedup == "near":
+    if selection.dedup in ("near", "semantic"):
         near = partial(find_near, distance=selection.near_distance)
         found["Near"] = FindDuplicates(DUPLICATE_NEAR, by_nothing, near)
+    if selection.dedup == "semantic":
+        semantic = partial(find_semantic, config=config)
+        found["Semantic"] = FindDuplicates(DUPLICATE_SEMANTIC, by_nothing, semantic)
     return found
 
 
@@ -198,18 +185,9 @@ def _joins(found: Found, of: str) -> Iterator[tuple[int, Joins]]:
     return by_chunk(found.joins, of=of)
 
 
-def _count_scores(rows: tuple[int, PairRows], search: Search) -> Counts:
-    return NO_COUNTS if search.done else count(rows[1].scores[rows[1].left], search)
-
-
-def narrow_unless_done(search: Search, counts: Counts) -> Search:
-    """The search after a pass; one that has ended already stays."""
-    return search if search.done else narrow(search, counts)
-
-
-def add_counts(counts: Iterable[Counts]) -> Counts:
-    """All counts of a pass."""
-    return sum(counts, NO_COUNTS)
+def scores_left(rows: tuple[int, PairRows]) -> list[Scores]:
+    """The scores of rows that nothing has dropped."""
+    return [rows[1].scores[rows[1].left]]
 
 
 def add_facts(facts: Iterable[Mapping[str, int]]) -> dict[str, int]:
