@@ -13,13 +13,10 @@ import socket
 from collections.abc import Iterator
 
 from clip_transforms.elements import Reason
+from clip_transforms.storage_errors import CREDENTIAL_CLASSES
 
 _TIMEOUTS = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)
 _TIMEOUT_NAMES = ("Timeout", "TimeoutError")
-_CREDENTIAL_NAMES = frozenset(
-    {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"}
-    | {"DefaultCredentialsError", "RefreshError"}
-)
 _CERTIFICATE_NAMES = frozenset({"ClientConnectorCertificateError", "SSLCertVerificationError"})
 _BAD_URL_NAMES = frozenset({"InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError"})
 _CONNECTION_NAMES = frozenset(
@@ -146,7 +143,7 @@ def _from_names(chain: list[BaseException], names: set[str]) -> FetchProblem:
     if any(isinstance(each, socket.gaierror) and each.errno in _NO_SUCH_HOST for each in chain):
         return FetchProblem(Reason.HTTP_ERROR, "no such host")
     for known, reason, message, transient in (
-        (_CREDENTIAL_NAMES, Reason.FORBIDDEN, "no usable credentials", False),
+        (CREDENTIAL_CLASSES, Reason.FORBIDDEN, "no usable credentials", False),
         (_CERTIFICATE_NAMES, Reason.HTTP_ERROR, "the server's certificate is not trusted", False),
         (_BAD_URL_NAMES, Reason.BAD_NAME, "not a valid url", False),
         ({"TooManyRedirects"}, Reason.HTTP_ERROR, "too many redirects", False),

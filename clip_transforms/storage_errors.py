@@ -42,6 +42,13 @@ _TRANSIENT_CLASSES = frozenset(
 )
 
 
+#: Classes of botocore and google.auth that mean "there is nobody to ask as".
+CREDENTIAL_CLASSES = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"}
+    | {"DefaultCredentialsError", "RefreshError", "ProfileNotFound"}
+)
+
+
 def http_status(error: BaseException) -> int | None:
     """The HTTP status behind an error of gcsfs, s3fs, adlfs or aiohttp, where there is one.
 
@@ -77,11 +84,13 @@ def is_missing(error: BaseException) -> bool:
 
 
 def is_forbidden(error: BaseException) -> bool:
-    """Whether the store knows who asks, or does not, and says no.
+    """Whether the store knows who asks, or does not, and says no; or there are no credentials to ask with.
 
     >>> [is_forbidden(error) for error in (PermissionError(13, "no"), OSError("Forbidden: https://..."), OSError())]
     [True, True, False]
     """
+    if any(kind.__name__ in CREDENTIAL_CLASSES for kind in type(error).__mro__):
+        return True
     if isinstance(error, PermissionError) or (type(error) is OSError and str(error).startswith("Forbidden")):
         return True  # gcsfs has no class for it
     return http_status(error) in (401, 403)

@@ -57,8 +57,11 @@ def read_set_counts(
 ) -> tuple[SetCounts, ...]:
     """The labels of each prompt set, counted over all rows in bounded memory.
 
-    sets: tags; None: of every set the newest. parts: the live parts; None: whatever the folders hold.
+    sets: tags, those without rows are left out; None: of every set the newest. parts: the live parts; None:
+    whatever the folders hold.
     """
+    if sets is not None:  # where every input failed, a set has no rows, and nothing to show
+        sets = [tag for tag in sets if part_names(store, f"labels/{tag}", parts)]
     found = []
     for tag, names in label_sets(store, asked=sets, parts=parts).items():
         images, counts = 0, Counter[str | None]()

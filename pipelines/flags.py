@@ -149,10 +149,10 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--accelerator",
         metavar="HINT",
-        help="of the steps that encode, as Dataflow takes it: 'type:nvidia-tesla-t4;count:1;install-nvidia-driver'",
+        help="resource hint of the steps that encode, for Dataflow: 'type:nvidia-l4;count:1;install-nvidia-driver'",
     )
     group.add_argument(
-        "--min-ram", metavar="SIZE", help="memory of a worker of the steps that encode, for example 16GB"
+        "--min-ram", metavar="SIZE", help="resource hint of the steps that encode, for Dataflow: 16GB"
     )
     group.add_argument(
         "--wait",

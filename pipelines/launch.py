@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from clip_transforms import elements
 from clip_transforms.elements import BeamclipError, ContractError, RequestError
 from clip_transforms.memory import limit_malloc
+from pipelines.runner_errors import cause, quiet_runners
 from pipelines.runners import LOCAL_RUNNERS, canonical, check_options, check_runner
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def configure_logging(*, verbose: bool) -> None:
         for name in ("apache_beam", "gcsfs", "fsspec", "s3fs", "botocore", "aiobotocore", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=r"apache_beam|google|open_clip|timm|torch")
+        quiet_runners()
 
 
 def parse(
@@ -189,5 +191,4 @@ def reraise(error: Exception) -> None:
         kind: Any = getattr(elements, name, None)
         if isinstance(kind, type) and issubclass(kind, BeamclipError) and kind is not elements.ImageError:
             raise kind(message.strip()) from error
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    raise RunnerError(f"the runner failed: {lines[-1].strip() if lines else type(error).__name__}") from error
+    raise RunnerError(f"the runner failed: {cause(error)}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import difflib
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ _KNOWN = (*LOCAL_RUNNERS[1:], "DataflowRunner", "FlinkRunner", "PortableRunner",
 _LOST_ROWS = {"DaskRunner": "it loses rows of bundles that a worker tries again"}
 _PRISM = "go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.74.0"
 _HINTS = ("accelerator", "min_ram")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +96,18 @@ def launch_of(args: argparse.Namespace, options: PipelineOptions, *, must_wait: 
             "DataflowRunner, or a job server of its own (--job_endpoint HOST:PORT) with workers of its own "
             "(--environment_type DOCKER, PROCESS or EXTERNAL)"
         )
+    if asked and flex_job_id(options):
+        raise RequestError("--wait: a Flex Template's launcher must end before the service starts its job")
     hints = {name: str(getattr(args, name)) for name in _HINTS if hasattr(args, name)}
     _check_hints(hints, options)
+    if hints and not _is_dataflow(options):
+        # They would split the graph into two environments, and its workers with it, for nothing: Prism even takes
+        # the metrics of one for those of the other, and falls.
+        flags = " and ".join("--" + name.replace("_", "-") for name in hints)
+        _logger.warning(
+            "only Dataflow knows resource hints of single steps: %s left out for this runner", flags
+        )
+        hints = {}
     wait = must_wait or (not _is_dataflow(options) if asked is None else bool(asked))
     return Launch(options=options, hints=hints, wait=wait)
 

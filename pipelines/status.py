@@ -53,17 +53,22 @@ def status(args: argparse.Namespace) -> int:
     held = held_by_job(store)
     if held is None or held.runner_job is None:
         return _tell(store, args, None)
-    if launcher_gone(held, time.time()) and last_step_done(store, held.run_id) is not None:
+    left = launcher_gone(held, time.time())
+    if left and last_step_done(store, held.run_id) is not None:
         return _close(store, held, as_json=args.json)
-    return _tell(store, args, Asked(job=held.runner_job, state=job_state(held.runner_job)))
+    state = job_state(held.runner_job)
+    if left and state.ended and last_step_done(store, held.run_id) is not None:  # meanwhile
+        return _close(store, held, as_json=args.json)
+    return _tell(store, args, Asked(job=held.runner_job, state=state, left=left))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A job of a remote runner, and what that says of it."""
+    """A job of a remote runner, and what that says of it. left: no launcher waits for it."""
 
     job: str
     state: JobState
+    left: bool
 
 
 def _close(store: Store, held: LeaseRecord, *, as_json: bool) -> int:
@@ -94,7 +99,7 @@ def _tell(store: Store, args: argparse.Namespace, asked: Asked | None) -> int:
         _print_json({**summary, "problems": problems, "job": job})
     else:
         _print(summary, problems, asked)
-    if asked and asked.state.ended:
+    if asked and asked.left and asked.state.ended:
         following = f"beamclip label --output {shlex.quote(store.root)} --resume"
         raise RunnerError(
             f"the runner ended the job as {asked.state.name}, before its last step; what is committed stays. "

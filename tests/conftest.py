@@ -4,18 +4,21 @@
 |-----------|-------------------------------------------------------|
 | `images`  | a folder of 12 different JPEGs                        |
 | `cache`   | (automatic) a weights cache of the test's own         |
+| `spark`   | a Spark cluster on loopback, one for all its tests    |
 
-`BEAMCLIP_REQUIRE=chromium,gcs,s3` (CI sets it): tests with these markers must run, and any skipped test fails.
+`BEAMCLIP_REQUIRE=chromium,gcs,s3,spark` (CI sets it): tests with these markers must run, and any skipped test fails.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import write_images
+from tests.spark_kit import Cluster, running_cluster
 
 REQUIRED = frozenset(filter(None, os.environ.get("BEAMCLIP_REQUIRE", "").split(",")))
 _ran: set[str] = set()
@@ -35,6 +38,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("BEAMCLIP_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Master, worker, job server and Python worker pool; skips where Java or Maven are missing."""
+    with running_cluster(tmp_path_factory.mktemp("spark")) as cluster:
+        yield cluster
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,7 +3,7 @@
 | layer    | what counts as one more                                                                    |
 |----------|--------------------------------------------------------------------------------------------|
 | ours     | `clip_transforms.retries.REPEATS`: `retried` and `fetch`                                    |
-| gcsfs    | its own words "retrying after exception" (retry_request, up to 5 an action)                 |
+| gcsfs    | a further `ClientSession._request` within one `GCSFileSystem._request` (up to 5 an action)   |
 | s3fs     | a further call within `_error_wrapper` (up to 4 an action)                                  |
 | botocore | a further send within `AioEndpoint._send_request` (up to 4 a call; none below `fetch`)      |
 | aiohttp  | a further `ClientRequest.send` within one `ClientSession._request` (a connection that died) |
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import aiobotocore.endpoint
 import aiohttp
+import gcsfs.core
 import pytest
 import s3fs.core
 
@@ -74,39 +74,17 @@ class Counts(Counter[str]):
         patch.setattr(s3fs.core, "_error_wrapper", wrapped)
 
 
-class _OfGcsfs(logging.Handler):
-    def __init__(self, counts: Counts) -> None:
-        super().__init__(logging.DEBUG)
-        self._counts = counts
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "retrying after exception" in record.getMessage():
-            self._counts["gcsfs"] += 1
-
-
 @contextlib.contextmanager
 def counted() -> Iterator[Counts]:
     """Counts from now to the end of the block; in this process only."""
-    counts = Counts()
-    logger = logging.getLogger("gcsfs")
-    level, handler, before = logger.level, _OfGcsfs(counts), REPEATS.total
+    counts, before = Counts(), REPEATS.total
     with pytest.MonkeyPatch.context() as patch:
-        endpoint = aiobotocore.endpoint.AioEndpoint
+        session, endpoint = aiohttp.ClientSession, aiobotocore.endpoint.AioEndpoint
+        counts.inside("gcsfs", patch, (gcsfs.core.GCSFileSystem, "_request"), (session, "_request"))
+        counts.inside("aiohttp", patch, (session, "_request"), (aiohttp.client.ClientRequest, "send"))
         counts.inside("botocore", patch, (endpoint, "_send_request"), (endpoint, "_get_response"))
-        counts.inside(
-            "aiohttp", patch, (aiohttp.ClientSession, "_request"), (aiohttp.client.ClientRequest, "send")
-        )
         counts.of_s3fs(patch)
-        # What configure_logging sets must not silence it.
-        patch.setattr(logger, "setLevel", lambda level: None)
-        logger.level = logging.DEBUG
-        logger.manager._clear_cache()
-        logger.addHandler(handler)
-        propagate, logger.propagate = logger.propagate, False
         try:
             yield counts
         finally:
-            logger.removeHandler(handler)
-            logger.propagate = propagate
             counts["ours"] = REPEATS.total - before
-    logger.setLevel(level)

@@ -35,11 +35,11 @@ def gcs_server(bucket: str = "bucket") -> Iterator[Server]:
     `go install github.com/fsouza/fake-gcs-server@latest` puts it into `$(go env GOPATH)/bin`.
     """
     program = _find("fake-gcs-server", _go_bin())
-    port = _free_port()
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
     command += ["-public-host", f"127.0.0.1:{port}", "-external-url", endpoint, "-log-level", "error"]
-    with _running(command, f"{endpoint}/storage/v1/b?project=test"):
+    with running(command, f"{endpoint}/storage/v1/b?project=test"):
         _post(f"{endpoint}/storage/v1/b?project=test", f'{{"name": "{bucket}"}}'.encode())
         options = {"endpoint_url": endpoint, "token": "anon", "project": "test"}
         yield Server(url=f"gs://{bucket}", storage_options=options, endpoint=endpoint)
@@ -53,9 +53,9 @@ def s3_server(bucket: str = "bucket") -> Iterator[Server]:
     other caches, apart from the library's own environment.
     """
     program = _find("moto_server", _ROOT / ".cache" / "moto" / "bin")
-    port = _free_port()
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
-    with _running([program, "-H", "127.0.0.1", "-p", str(port)], f"{endpoint}/moto-api/"):
+    with running([program, "-H", "127.0.0.1", "-p", str(port)], f"{endpoint}/moto-api/"):
         _post(f"{endpoint}/{bucket}", b"", method="PUT")
         options = {
             "endpoint_url": endpoint,
@@ -79,17 +79,19 @@ def _go_bin() -> Path | None:
     return Path.home() / "go" / "bin"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
 @contextlib.contextmanager
-def _running(command: list[str], ready: str) -> Iterator[None]:
+def running(command: list[str], ready: str, *, wait_s: float = _START_S) -> Iterator[None]:
+    """A process, from when it answers at the url `ready` to the end of the block."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + wait_s
         while not _answers(ready):
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{command[0]} did not start: exit code {process.poll()}")

@@ -5,6 +5,8 @@ There is no Dataflow to test against: the service is a stand-in on loopback, the
 
 from __future__ import annotations
 
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from apache_beam.portability.api import beam_runner_api_pb2
 
 from clip_transforms.lease import read_lease
 from clip_transforms.storage import Store
+from pipelines.flags import build_parser
+from pipelines.launch import beam_options, parse
 from tests.dataflow_kit import DataflowService, dataflow_service, run_staged
 from tests.runners_kit import ROOT, environment, launch, loads
 from tests.runs import beamclip
@@ -332,3 +336,36 @@ def test_a_dry_run_opens_no_connection(
     assert f"image     {IMAGE}" in said
     assert f"RunUnits/EmbedAndLabel  (accelerator={ACCELERATOR}, min_ram=16GB)" in said
     assert "num_workers = 8" in said and "number_of_worker_harness_threads = 4" in said
+
+
+def commands_of_the_docs() -> list[list[str]]:
+    """The words of each `beamclip` command of docs/dataflow.md, placeholders left out."""
+    text = (ROOT / "docs" / "dataflow.md").read_text()
+    lines = [
+        line
+        for block in re.findall(r"```\n(.*?)```", text, re.S)
+        for line in block.replace("\\\n", "").splitlines()
+    ]
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith("beamclip ")]
+    return [[word for word in words[1:] if word != "..."] for words in found if words[1:2] != ["label,"]]
+
+
+def test_the_docs_show_what_a_dry_run_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    (command,) = [words for words in commands_of_the_docs() if "--dry-run" in words]
+    assert beamclip(*command) == 0
+    assert f"```\n{capsys.readouterr().out}```" in (ROOT / "docs" / "dataflow.md").read_text()
+
+
+def test_every_command_of_the_docs_is_understood() -> None:
+    commands = commands_of_the_docs()
+    assert [words[0] for words in commands] == ["label", "status", "label", "label", "label"]
+    for words in commands:
+        if words[0] == "label":
+            parser = build_parser("label", "", labels=True)
+            known, rest, unchecked = parse(parser, words[1:])
+            assert unchecked == []
+            if "--dry-run" in words:
+                beam_options(parser, known.runner, rest, [])

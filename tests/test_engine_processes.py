@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from clip_transforms.elements import ImageRef, Reason, RequestError, Stage
-from clip_transforms.engine import EncodedBatch, Engine, EngineClosed
+from clip_transforms.elements import ImageError, ImageRef, Reason, RequestError, Stage
+from clip_transforms.engine import EncodedBatch, Engine, EngineClosed, TrialDecoder
 from clip_transforms.engine.contained import ContainedStages
 from clip_transforms.engine.process import DecodeProcessError
 from clip_transforms.engine.processes import ProcessStages
@@ -184,6 +185,28 @@ def test_no_process_is_started_for_units_that_are_not_contained_and_one_for_all_
     assert Path("/proc/self/oom_score_adj").read_text() != "1000\n"
     engine.close()
     assert not _runs(pid)
+
+
+def test_where_no_process_can_be_had_it_is_said_and_threads_do_the_work(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    engine = Engine(fake(), options())
+    for _ in range(2):
+        assert engine.submit(iter(good(20)), RecordingSink(), contained=True).result(WAIT_S).embedded == 20
+    assert [record.message for record in caplog.records] == [
+        "decode processes need a POSIX system and sys.executable: decoding in this one"
+    ]
+    engine.close()
+    data = image_bytes(make_image(3))
+    with TrialDecoder(options(), fake().preprocess) as decoder:
+        here = decoder.decode(data)
+    monkeypatch.undo()
+    with TrialDecoder(options(), fake().preprocess) as decoder:
+        assert (decoder.decode(data) == here).all()
+        with pytest.raises(ImageError, match="looks like text"):
+            decoder.decode(b"only text")
+        assert (decoder.decode(data) == here).all()
 
 
 def test_an_engine_that_closes_drops_what_is_contained() -> None:

@@ -207,3 +207,9 @@ def test_partitions_of_digests_are_in_range_and_even() -> None:
     numbers = [digest_partition(hashlib.sha256(str(n).encode()).digest(), 7) for n in range(7000)]
     counts = np.bincount(numbers)
     assert len(counts) == 7 and counts.min() > 900
+
+
+@pytest.mark.parametrize("texts", [["00"], ["0" * 17, "0" * 15], ["g" * 16], ["00 00 00 00 00 0"]])
+def test_what_is_no_hash_is_an_error(texts: list[str]) -> None:
+    with pytest.raises(ValueError):
+        near.hash_numbers(texts)

@@ -20,6 +20,8 @@ from tests.runs import all_rows, beamclip, summary
 
 _SUBPROCESS = "beam:env:harness_subprocess_python:v1"
 _WORKER = f"{sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
+#: Resource hints, of which these runners know nothing.
+HINTS = ["--accelerator", "type:nvidia-tesla-t4;count:1", "--min-ram", "1GB"]
 PRISM = pytest.mark.prism
 
 
@@ -34,7 +36,7 @@ def prism_apart(folder: Path) -> Iterator[list[str]]:
     """Prism as a server, the workers as processes of a pool."""
     with prism_server() as server, worker_pool(folder) as pool:
         portable = ["--runner", "PortableRunner", "--job_endpoint", server]
-        yield [*portable, "--environment_type", "EXTERNAL", "--environment_config", pool]
+        yield [*portable, "--environment_type", "EXTERNAL", "--environment_config", pool, *HINTS]
 
 
 @contextlib.contextmanager
@@ -46,7 +48,7 @@ def embedded(_: Path) -> Iterator[list[str]]:
 @contextlib.contextmanager
 def embedded_process(_: Path) -> Iterator[list[str]]:
     """The embedded portable runner, its worker as a process."""
-    portable = ["--runner", "PortableRunner", "--job_endpoint=embed"]
+    portable = ["--runner", "PortableRunner", "--job_endpoint=embed", *HINTS]
     yield [*portable, f"--environment_type={_SUBPROCESS}", f"--environment_config={_WORKER}"]
 
 
@@ -110,6 +112,8 @@ def test_the_same_rows_and_one_encoder_a_worker_process(
     with runner(tmp_path) as options:  # type: ignore[operator]
         done = launch(tmp_path, *request(pictures, run), *options)
     assert done.returncode == 0, done.stderr
+    told = "only Dataflow knows resource hints of single steps: --accelerator and --min-ram left out"
+    assert (told in done.stderr) == (HINTS[0] in options)
     assert_same_rows(run, expected)
     assert sorted(loads(tmp_path).values()) == [1] * processes
     told = summary(run)

@@ -153,6 +153,31 @@ def test_a_store_that_refuses_is_told_at_once_and_nothing_starts(
     assert not list(run.list())
 
 
+@pytest.mark.parametrize(
+    ("url", "option", "environment"),
+    [
+        ("s3://bucket/run", "endpoint_url=http://127.0.0.1:9", {"AWS_EC2_METADATA_DISABLED": "true"}),
+        ("s3://bucket/run", "profile=nobody", {}),
+        ("gs://bucket/run", "token=google_default", {"GOOGLE_APPLICATION_CREDENTIALS": "/no/such/file"}),
+    ],
+)
+def test_without_credentials_nothing_starts(
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    url: str,
+    option: str,
+    environment: dict[str, str],
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert beamclip("label", "--input", images, *FAKE, "--output", url, "--storage-option", option) == 2
+    said = capsys.readouterr().err
+    assert f"cannot list {url}/plan" in said and "credentials of this machine's environment" in said
+
+
 def test_one_image_that_is_refused_is_a_failure_and_is_asked_for_once(
     proxy: FlakyProxy, tmp_path: Path
 ) -> None:

@@ -13,13 +13,16 @@ from clip_transforms.elements import RequestError
 from clip_transforms.pairs.hamming import LIMITS, Hashes, Index, Limits, ones, pairs_within
 from clip_transforms.pairs.stars import Rows, best_first, stars
 
-#: Bits that may differ. The hashes of pictures differ in an even number of bits (half of the bits are set).
+#: Bits that may differ, an even number nearly always (half of the bits of a hash are set). By measurement
+#: (`python -m benchmarks.pairs`) the largest at which no distinct picture is dropped for another, and none of
+#: 1,000,000 unrelated hashes joins another; at 8, 300 do.
 DEFAULT_DISTANCE = 4
 #: More make no sense: unrelated pictures are seldom further apart than twice this.
 MAX_DISTANCE = 16
 #: A hash with fewer bits set is of a picture of one colour, a plain gradient or one that mirrors itself: most
 #: of its frequencies are exactly 0, and pictures with little in common have it too.
 MIN_BITS_SET = 24
+_BYTES = 8  # of a hash
 _FIRST = 1 << 10  # rows of the first block, after which each has as many as came before
 _PAIRS = 1 << 22  # pairs within a block that are held at once; with more the block is halved
 
@@ -36,9 +39,14 @@ class NearDuplicates:
 def hash_numbers(texts: Sequence[str]) -> Hashes:
     """The `phash` column, 16 hex digits each, as numbers.
 
+    Raises:
+        ValueError: a text is not 16 hex digits.
+
     >>> hash_numbers(["00000000000000ff"]).tolist()
     [255]
     """
+    if not all(len(text) == 2 * _BYTES for text in texts):
+        raise ValueError("a perceptual hash is not of 16 hex digits")
     data = bytes.fromhex("".join(texts))
     return np.frombuffer(data, ">u8").astype(np.uint64)
 

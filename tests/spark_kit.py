@@ -1,0 +1,338 @@
+"""A standalone Spark cluster on loopback, and `beamclip` jobs on it: master, worker, job server, Python worker pool."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.spark_jars import ADD_OPENS, job_server_jar, spark_home
+
+ROOT = Path(__file__).parent.parent
+
+CACHE_MILLIS = 600_000
+CORES = 2
+_POOL = (sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main")
+_START_S = 120.0
+_JOB_S = 300.0
+
+
+class NotStarted(Exception):
+    """A process of the cluster ended, or something did not come in time."""
+
+
+class NotEnded(Exception):
+    """A job took too long."""
+
+
+def wait_for(what: str, found: Callable[[], object], *, seconds: float = _START_S) -> None:
+    """Wait until `found()` is true; raises NotStarted after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not found():
+        if time.monotonic() > deadline:
+            raise NotStarted(f"{what}: not within {seconds:g} s")
+        time.sleep(0.05)
+
+
+@dataclass(kw_only=True)
+class Daemon:
+    """One process with what it starts, its output in a file, and killed with all of it."""
+
+    name: str
+    command: list[str]
+    log: Path
+    env: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, port: int | None = None, says: str | None = None) -> None:
+        """Start it and wait until the port answers and its output has `says`."""
+        # Where this process is killed, so is that one.
+        bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        with open(self.log, "ab") as output:
+            self.process = subprocess.Popen(
+                [*bound, *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environment(), **self.env},
+                start_new_session=True,
+            )
+        wait_for(self.name, lambda: self._ready(port, says))
+
+    def _ready(self, port: int | None, says: str | None) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise NotStarted(f"{self.name} ended with {self.process.returncode}: {self.tail()}")
+        return (port is None or answers(port)) and (says is None or says in self.log.read_text())
+
+    @property
+    def pid(self) -> int:
+        """Of the process itself."""
+        assert self.process is not None
+        return self.process.pid
+
+    def children(self) -> list[psutil.Process]:
+        """What it has started, and these."""
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self) -> None:
+        """SIGKILL, also to what it has started; harmless when it has ended."""
+        if self.process is None:
+            return
+        for child in self.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def tail(self, lines: int = 20) -> str:
+        """The end of its output."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Cluster:
+    """Master, one worker, job server and Python worker pool, each on a free port of loopback.
+
+    work: for logs (kept, for failures) and Spark's own files. events: the event log of every job. loads: a line
+    for each encoder that a worker process loads.
+    """
+
+    def __init__(self, work: Path, *, cores: int = CORES, executor_memory: str = "512m") -> None:
+        self.work = work
+        self.events = work / "events"
+        self.loads = work / "loads.log"
+        self.home = spark_home()
+        self._cores = cores
+        self._memory = executor_memory
+        self.master_port, self.job_port, self.pool_port = free_port(), free_port(), free_port()
+        self.master = self._java(
+            "master", "org.apache.spark.deploy.master.Master", heap="256m", args=self._master_args()
+        )
+        self.worker = self._java(
+            "worker", "org.apache.spark.deploy.worker.Worker", heap="256m", args=self._worker_args()
+        )
+        self.job_server = self._java(
+            "job-server",
+            "org.apache.beam.runners.spark.SparkJobServerDriver",
+            heap="512m",
+            args=self._job_args(),
+        )
+        self.pool = Daemon(
+            name="pool",
+            command=[*_POOL, f"--service_port={self.pool_port}"],
+            log=work / "pool.log",
+            env=counting(self.loads),
+        )
+
+    def start(self) -> None:
+        """Start all; raises NotStarted."""
+        self.events.mkdir(parents=True, exist_ok=True)
+        self.master.start(port=self.master_port)
+        self.worker.start(says="Successfully registered with master")
+        self.start_job_server()
+        self.pool.start(port=self.pool_port)
+
+    def start_job_server(self) -> None:
+        """Start it, or start it again after it was killed."""
+        self.job_server.start(port=self.job_port)
+
+    def stop(self) -> None:
+        """Kill all, whatever has started."""
+        for daemon in (self.job_server, self.pool, self.worker, self.master):
+            daemon.kill()
+
+    def executors(self) -> list[psutil.Process]:
+        """The executors' JVMs that run now."""
+        return [child for child in self.worker.children() if "CoarseGrainedExecutorBackend" in _line(child)]
+
+    def python_workers(self) -> list[psutil.Process]:
+        """The SDK harnesses that run now."""
+        return [child for child in self.pool.children() if "SdkHarness(" in _line(child)]
+
+    def options(self, *, cache_millis: int = CACHE_MILLIS) -> list[str]:
+        """What `beamclip` needs to run on this cluster."""
+        return [
+            *("--runner", "PortableRunner"),
+            f"--job_endpoint=localhost:{self.job_port}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{self.pool_port}",
+            f"--environment_cache_millis={cache_millis}",
+        ]
+
+    def _java(self, name: str, main: str, *, heap: str, args: tuple[list[str], list[str]]) -> Daemon:
+        properties, arguments = args
+        command = [
+            "java",
+            f"-Xmx{heap}",
+            *ADD_OPENS,
+            *properties,
+            "-cp",
+            f"{self.home}/jars/*",
+            main,
+            *arguments,
+        ]
+        env = {
+            "SPARK_HOME": str(self.home),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_SCALA_VERSION": "2.12",
+            "SPARK_WORKER_DIR": str(self.work / "worker"),
+        }
+        return Daemon(name=name, command=command, log=self.work / f"{name}.log", env=env)
+
+    def _master_args(self) -> tuple[list[str], list[str]]:
+        return [], ["--host", "127.0.0.1", "--port", str(self.master_port), "--webui-port", "0"]
+
+    def _worker_args(self) -> tuple[list[str], list[str]]:
+        given = ["--host", "127.0.0.1", "--cores", str(self._cores), "--memory", "1g", "--webui-port", "0"]
+        return [], [*given, f"spark://127.0.0.1:{self.master_port}"]
+
+    def _job_args(self) -> tuple[list[str], list[str]]:
+        settings = {
+            **event_log(self.events),
+            "spark.driver.host": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.executor.memory": self._memory,
+            "spark.executor.extraJavaOptions": " ".join(ADD_OPENS),
+        }
+        given = [f"--job-port={self.job_port}", "--artifact-port=0", "--expansion-port=0"]
+        given += [f"--artifacts-dir={self.work / 'artifacts'}"]
+        return as_properties(settings), [*given, f"--spark-master-url=spark://127.0.0.1:{self.master_port}"]
+
+
+@contextlib.contextmanager
+def running_cluster(work: Path, **options: object) -> Iterator[Cluster]:
+    """A cluster that is killed at the end, whatever happens."""
+    cluster = Cluster(work, **options)  # type: ignore[arg-type]
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def local_options(events: Path, *, cores: int = CORES) -> list[str]:
+    """What `beamclip` needs to run on a Spark of its own: `--runner SparkRunner`, as a user would."""
+    events.mkdir(parents=True, exist_ok=True)
+    properties = as_properties(
+        {**event_log(events), "spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}
+    )
+    return [
+        *("--runner", "SparkRunner"),
+        f"--spark_job_server_jar={job_server_jar(spark_home())}",
+        f"--spark_master_url=local[{cores}]",
+        "--environment_type=LOOPBACK",
+        f"--environment_cache_millis={CACHE_MILLIS}",
+        *(f"--job_server_jvm_properties={line}" for line in properties),
+    ]
+
+
+def event_log(events: Path) -> dict[str, str]:
+    """Settings for Spark's own metrics, a file a job."""
+    return {"spark.eventLog.enabled": "true", "spark.eventLog.dir": events.as_uri()}
+
+
+def as_properties(settings: dict[str, str]) -> list[str]:
+    """Spark settings as a JVM's system properties, which a SparkConf reads."""
+    return [f"-D{name}={value}" for name, value in settings.items()]
+
+
+def environment() -> dict[str, str]:
+    """This one, with this source tree and this Python first: a worker pool starts `python` by name."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    sources = os.pathsep.join([str(ROOT / "tests" / "worker_site"), str(ROOT)])
+    return {**os.environ, "PATH": path, "PYTHONPATH": sources}
+
+
+def counting(loads: Path) -> dict[str, str]:
+    """What makes a process write down each encoder that it loads for its engine."""
+    return {"BEAMCLIP_TEST_LOADS": str(loads)}
+
+
+def loads_of(path: Path, *, since: int = 0) -> list[int]:
+    """How often each process loaded an encoder, for the lines from `since` on."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return sorted(Counter(line.split()[1] for line in lines[since:]).values())
+
+
+@contextlib.contextmanager
+def started(*args: object, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """`beamclip ...` in a process of its own, killed at the block's end with all that it has started."""
+    with started_python("-m", "pipelines.cli", *args, **env) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def started_python(*args: object, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """`python ...` with this source tree, likewise."""
+    with subprocess.Popen(
+        [sys.executable, *map(str, args)],
+        cwd=ROOT,
+        env={**environment(), **env},
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def finish(process: subprocess.Popen[str], *, seconds: float = _JOB_S) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a job; raises NotEnded after `seconds`."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise NotEnded(f"still running after {seconds:g} s: {error.stderr!r}") from None
+    return process.returncode, out, err
+
+
+def run_beamclip(*args: object, **env: str) -> tuple[int, str, str]:
+    """`beamclip ...` to its end."""
+    with started(*args, **env) as process:
+        return finish(process)
+
+
+def count_lines(path: Path) -> int:
+    """Of a file that may not be there yet."""
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def free_port() -> int:
+    """A port of loopback that is free now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as tried:
+        tried.settimeout(1)
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
