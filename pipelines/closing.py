@@ -108,11 +108,13 @@ def _table(store: Store, summary: Mapping[str, Any], closing: Closing, report: s
 
 
 def failure_rate(job: Job) -> float:
-    """The limit: what was asked, else 0.05; 1.0 for url lists, where dead links are normal."""
+    """The limit: what was asked, else 0.05; 1.0 for url lists and --format img2dataset: dead links are normal."""
     given = getattr(job.args, "max_failure_rate", None)
     if given is not None:
         return float(given)
-    lists = job.identity.format == "urls" or all(url.lower().endswith(".txt") for url in job.identity.input)
+    lists = job.identity.format in ("urls", "img2dataset") or all(
+        url.lower().endswith(".txt") for url in job.identity.input
+    )
     return 1.0 if lists else DEFAULT_FAILURE_RATE
 
 

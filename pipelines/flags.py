@@ -130,7 +130,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--max-failure-rate",
         type=_rate,
         metavar="R",
-        help="exit 1 above it (default 0.05; 1.0 for url lists)",
+        help="exit 1 above it (default 0.05; 1.0 for url lists and img2dataset)",
     )
     group.add_argument(
         "--unit-size", type=_positive_int, metavar="N", help="images a unit (default: 64 to 1,024)"

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clip_transforms.elements import Failure, ImageRef, Reason, RequestError, Stage, UnitKind
@@ -63,6 +65,52 @@ def test_laion_and_coyo_columns(tmp_path: Path) -> None:
     assert first.extra == '{"WIDTH":"5","similarity":"0.3"}'
     assert (second.uri, second.caption, second.image_id) == ("http://h/b", "a dog", "12")
     assert second.extra == '{"clip":0.5}'
+
+
+@pytest.mark.parametrize(
+    ("header", "uri", "caption", "image_id"),
+    [
+        ("SAMPLE_ID,URL,TEXT,HEIGHT,WIDTH,LICENSE,NSFW,similarity", 1, 2, None),  # LAION-400M
+        ("URL,TEXT,WIDTH,HEIGHT,similarity,hash,punsafe,pwatermark,AESTHETIC_SCORE", 0, 1, None),  # LAION-5B
+        ("URL,TEXT,WIDTH,HEIGHT,similarity,LANGUAGE,hash,pwatermark,punsafe", 0, 1, None),
+        (
+            "id,url,text,width,height,image_phash,text_length,word_count,num_tokens_bert,num_tokens_gpt,"
+            "num_faces,clip_similarity_vitb32,clip_similarity_vitl14,nsfw_score_opennsfw2,nsfw_score_gantman,"
+            "watermark_score,aesthetic_score_laion_v2",  # COYO-700M
+            *(1, 2, 0),
+        ),
+        (
+            "uid,url,text,original_width,original_height,clip_b32_similarity_score,"
+            "clip_l14_similarity_score,face_bboxes,sha256",  # DataComp
+            *(1, 2, 0),
+        ),
+    ],
+)
+def test_columns_of_published_data_sets(
+    tmp_path: Path, header: str, uri: int, caption: int, image_id: int | None
+) -> None:
+    names = header.split(",")
+    cells = [f"v{place}" for place in range(len(names))]
+    cells[uri] = "https://h/a.jpg"
+    table = pa.table({name: [cell] for name, cell in zip(names, cells, strict=True)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    text = write(tmp_path / "t.csv", f"{header}\n{','.join(cells)}\n")
+    (item,) = rows_of(text)
+    (row,) = read_all([tmp_path / "t.parquet"], SourceOptions())
+    assert isinstance(row, ImageRef)
+    for found in (item, row):
+        assert (found.uri, found.caption) == ("https://h/a.jpg", cells[caption])
+        assert found.extra is not None
+        taken = {uri, caption, image_id}
+        rest = {
+            name: cell
+            for place, (name, cell) in enumerate(zip(names, cells, strict=True))
+            if place not in taken
+        }
+        assert json.loads(found.extra) == rest
+    wanted = None if image_id is None else cells[image_id]
+    assert item.image_id == wanted
+    assert row.image_id == (wanted or image_id_of(row.uri))
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def _stat(url: str, kind: Kind, options: SourceOptions) -> Listed:
 def _open_folder(root: str, options: SourceOptions) -> Iterator[PlanItem]:
     """All files below a folder with the format's suffixes; Parquet files where there is nothing else."""
     searched = [suffixes_for(options)]
-    if options.format == "auto":
+    if options.format in ("auto", "img2dataset"):
         searched.append(PARQUET_SUFFIXES)
     for suffixes in searched:
         items = _open_listing(root, root, "", Suffixes(suffixes), options)

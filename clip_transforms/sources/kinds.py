@@ -59,6 +59,8 @@ def kind_of(url: str, options: SourceOptions) -> Kind:
         return "report"
     if options.format == "images":
         return "image"
+    if options.format == "img2dataset" and known == "parquet":
+        return "parquet"
     if options.format in ("webdataset", "img2dataset"):
         _refuse_compressed(url)
         return "tar"

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from clip_transforms.elements import Failure, ImageRef, Reason, RequestError, Stage, StoreError, UnitKind
 from clip_transforms.sources.columns import take_carry
+from clip_transforms.sources.img2dataset import why_missing
 from clip_transforms.sources.inventory import is_report, report_of_table
 from clip_transforms.sources.inventory_rows import report_items
 from clip_transforms.sources.listing import Listed
@@ -144,7 +145,7 @@ def _row(
     payload, reference = _cell(values, layout)
     here = f"{canonical_uri(url)}#{number}"
     own_id = columns.id_of(values)
-    problem = _problem(payload, reference, layout, options)
+    problem = _problem(values, payload, reference, layout, options)
     if problem is not None:
         stage, reason, message = problem
         return _failure(here, stage, reason, f"row {number} {message}", image_id=own_id)
@@ -175,7 +176,11 @@ def _row(
 
 
 def _problem(
-    payload: bytes | None, reference: str | None, layout: Layout, options: SourceOptions
+    values: Mapping[str, object],
+    payload: bytes | None,
+    reference: str | None,
+    layout: Layout,
+    options: SourceOptions,
 ) -> tuple[Stage, Reason, str] | None:
     """Why a row cannot be used, where that is plain from the row itself."""
     if payload is not None:
@@ -186,7 +191,7 @@ def _problem(
         return None
     if reference is None or not reference.strip():
         if layout.image is not None:
-            return Stage.FETCH, Reason.EMPTY, "has neither bytes nor a path"
+            return why_missing(values) or (Stage.FETCH, Reason.EMPTY, "has neither bytes nor a path")
         return Stage.LIST, Reason.BAD_NAME, f"has no value in column {layout.columns.uri!r}"
     why = unusable(reference)
     return (Stage.LIST, Reason.BAD_NAME, why) if why else None

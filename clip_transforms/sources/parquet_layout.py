@@ -57,13 +57,14 @@ def _image_column(schema: pa.Schema, options: SourceOptions, where: str) -> str 
         if name.lower() in IMAGE_COLUMNS or pa.types.is_struct(schema.field(name).type)
     ]
     choice = likely or holders
-    if len(choice) == 1 and (likely or options.format == "parquet-images" or not _has_uri(schema, options)):
+    wanted = options.format in ("parquet-images", "img2dataset")
+    if len(choice) == 1 and (likely or wanted or not _has_uri(schema, options)):
         return choice[0]
     if len(choice) > 1:
         raise RequestError(
             f"{where} has several columns of bytes ({listed(choice)}); choose with --image-column"
         )
-    if options.format == "parquet-images":
+    if wanted:
         raise RequestError(f"{where} has no column of image bytes; found {listed(schema.names)}")
     return None
 

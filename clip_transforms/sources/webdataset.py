@@ -13,7 +13,7 @@ from typing import Any
 
 from clip_transforms.elements import Failure, ImageRef, Reason, Stage, StoreError
 from clip_transforms.sources.columns import CAPTION_COLUMNS, Columns, take_carry, text_of
-from clip_transforms.sources.img2dataset import why_incomplete
+from clip_transforms.sources.img2dataset import missing_images, why_incomplete
 from clip_transforms.sources.opening import InputStream, lasting_reason, open_input, refusal
 from clip_transforms.sources.options import IMAGE_SUFFIXES, SourceOptions
 from clip_transforms.sources.tarstream import BrokenTarError, Member, TarStream
@@ -37,7 +37,8 @@ def read_shard(row: Mapping[str, Any], options: SourceOptions) -> Iterator[Image
     """The images of one shard in their order, before `--sample`; then a failure where it is not complete.
 
     Complete: both end-of-archive blocks were seen, the bytes read equal the object's size, and the count
-    equals img2dataset's own where it is beside the shard. Raises StoreError where the store may answer later.
+    equals img2dataset's own where it is beside the shard. With `--format img2dataset` the urls that it could not
+    download are failures too. Raises StoreError where the store may answer later.
     """
     uri = str(row["uri"])
     url = options.open_url(uri)
@@ -65,6 +66,8 @@ def read_shard(row: Mapping[str, Any], options: SourceOptions) -> Iterator[Image
     finally:
         if stream is not None:
             stream.close()
+    if options.format == "img2dataset":
+        yield from missing_images(url, options)
     if why is not None:
         yield _failure(uri, Stage.FETCH, Reason.TRUNCATED_SHARD, f"the shard {why}")
 
