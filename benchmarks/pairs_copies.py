@@ -140,6 +140,11 @@ def encoder_table(planted: Planted) -> None:
         for cosine in COSINES
     ]
     _lines(planted, [f"{cosine:g}{'*' if cosine == DEFAULT_COSINE else ''}" for cosine in COSINES], found)
+    near = found_by_hash(planted, hashes_of(planted.images), DEFAULT_DISTANCE)
+    for kind, named in COPIES.items():
+        rows = planted.rows(*((kind, name) for name in named))
+        shares = "".join(f"{100 * (one.own | near.own)[rows].mean():>7.1f}" for one in found)
+        print(f"{f'all {kind}, or by hash at {DEFAULT_DISTANCE}':<40}{shares}")
     print()
 
 

@@ -17,8 +17,8 @@ from clip_transforms.pairs.stars import Rows, best_first, stars
 #: (`python -m benchmarks.pairs`) the largest at which no distinct picture is dropped for another, and none of
 #: 1,000,000 unrelated hashes joins another; at 8, 300 do.
 DEFAULT_DISTANCE = 4
-#: More make no sense: unrelated pictures are seldom further apart than twice this.
-MAX_DISTANCE = 16
+#: More make no sense: from here on many unrelated hashes are as near as that.
+MAX_DISTANCE = 12
 #: A hash with fewer bits set is of a picture of one colour, a plain gradient or one that mirrors itself: most
 #: of its frequencies are exactly 0, and pictures with little in common have it too.
 MIN_BITS_SET = 24
