@@ -22,6 +22,7 @@ _TAG = r"[^/]+@[0-9a-f]{8}"
 _DATA = re.compile(
     r"run\.json|report\.html|duplicates\.parquet|selection\.json|runs/[^/]+\.json"
     r"|(?:embeddings|scores|failures|pairs|kept|reviews)/part-[^/]+\.parquet|uids\.npy"
+    r"|webdataset/[\d-]+\.tar|clip-retrieval/(?:img_emb|text_emb|metadata)/[^/]+_\d+\.(?:npy|parquet)"
     rf"|labels/{_TAG}/part-[^/]+\.parquet"
     r"|evaluation/[^/]+\.(?:json|html|svg)"
     r"|attempts/\d/[^/]+/[0-9a-f]{8}-[^/]+\.json"

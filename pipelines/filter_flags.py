@@ -74,7 +74,8 @@ def build_filter_parser(description: str) -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="WHAT",
-        help="what to write of the kept pairs beside Parquet: uids (DataComp's uids.npy)",
+        help="what to write of the kept pairs beside Parquet: uids (DataComp's uids.npy), clip-retrieval "
+        "(its folders of vectors and metadata), webdataset (shards with the original bytes)",
     )
     return parser
 

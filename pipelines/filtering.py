@@ -10,7 +10,6 @@ from clip_transforms.elements import RequestError
 from clip_transforms.labelsets import label_set_tags, read_label_set
 from clip_transforms.pairs.config import SelectConfig, Selection, read_selection
 from clip_transforms.plan import Extension
-from clip_transforms.sources import SourceOptions, parse_carry
 from clip_transforms.storage import Store
 from clip_transforms.views import PAIRS, View, label_view
 from pipelines import preflight
@@ -18,7 +17,14 @@ from pipelines.closing import run_and_close
 from pipelines.filter_flags import SELECTION, selection_from
 from pipelines.filter_views import Located, locate_views, rule_label_sets
 from pipelines.from_run import check_complete, check_encoder, check_source, plan_views, refuse_strange
-from pipelines.job import Job, check_request, encoder_spec, engine_options, stored_identity
+from pipelines.job import (
+    Job,
+    check_request,
+    encoder_spec,
+    engine_options,
+    source_options,
+    stored_identity,
+)
 from pipelines.launch import beam_options, configure_logging
 from pipelines.options import identity_from
 from pipelines.planning import first_look, keep_views, make_config, write_plan
@@ -26,6 +32,9 @@ from pipelines.run_plan import run_plan
 from pipelines.runners import launch_of
 from pipelines.storage_options import storage_options
 from pipelines.submitted import take_lease
+
+#: Options of reading images again, for shards.
+_READING = ("timeout", "per_host", "allow_private_urls", "max_failure_rate")
 
 
 def filter_input(
@@ -94,7 +103,7 @@ def _check_input(args: argparse.Namespace) -> Job:
 
 def _check_stored(args: argparse.Namespace) -> tuple[Job, Store, Located]:
     """The job, the run that it chooses from, and where its views are; raises RequestError."""
-    refuse_strange(args, also=SELECTION)
+    refuse_strange(args, also=(*SELECTION, *_READING))
     options = storage_options(getattr(args, "storage_option", []))
     source = Store(args.from_run, options)
     extensions = check_source(source)
@@ -109,7 +118,7 @@ def _check_stored(args: argparse.Namespace) -> tuple[Job, Store, Located]:
         args=args,
         store=store,
         identity=identity,
-        sources=SourceOptions(storage_options=options, carry=parse_carry(identity.carry)),
+        sources=source_options(identity, identity.input, options),
         engine=engine_options(args, identity, options),
         spec=encoder_spec(args, identity, options),
         extensions=tuple(extensions),
@@ -159,6 +168,7 @@ def _select_config(
         fingerprint=str(plan.config["fingerprint"]),
         run_id=job.run_id,
         started_at=job.started_at,
-        carry=job.sources.carry_types(),
+        sources=job.sources,
+        fetch=job.engine.fetch,
         storage_options=job.store.storage_options,
     )

@@ -134,6 +134,8 @@ def keep_views(job: Job) -> None:
 def first_look(job: Job, encoder: Encoder) -> Iterator[PlanItem]:
     """Scan the beginning of the input and send one image through the encoder; all items of the input."""
     head, items = preflight.first_items(scanned(job))
+    if job.selection is not None and "uids" in job.selection.outputs:
+        preflight.check_uids(head, sources=job.sources)
     if job.rules is not None:
         preflight.check_rule_inputs(head, job.rules, sources=job.sources)
     preflight.try_images(head, encoder, sources=job.sources, engine=job.engine)

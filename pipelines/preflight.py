@@ -16,6 +16,7 @@ from clip_transforms.encoders import Encoder, EncoderSpec, load
 from clip_transforms.engine import EngineOptions, TrialDecoder, engine_for
 from clip_transforms.fetch import fetch
 from clip_transforms.pairs.rules import RuleSet, check_inputs
+from clip_transforms.pairs.uids import uid_array
 from clip_transforms.plan import plan_table
 from clip_transforms.sources import PlanItem, SourceOptions, read_unit
 
@@ -85,6 +86,12 @@ def try_images(
     if not done and tried:
         _logger.warning("none of the first %d inputs could be decoded; the first: %s", tried, reasons[0])
     return Tried(images=tried, embedded=done, seconds=time.perf_counter() - started)
+
+
+def check_uids(head: Iterable[PlanItem], *, sources: SourceOptions) -> None:
+    """Raise RequestError where one of the first 100 ids is no uid of DataComp's."""
+    refs = itertools.islice(_references(head, sources), FIRST_ITEMS)
+    uid_array(ref.image_id for ref in refs)
 
 
 def check_rule_inputs(head: Iterable[PlanItem], rules: RuleSet, *, sources: SourceOptions) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -16,7 +15,8 @@ def similarity_column(encoder: str) -> str:
     >>> similarity_column("open_clip:ViT-L-14/openai")
     'similarity_open_clip_ViT_L_14_openai'
     """
-    return "similarity_" + re.sub(r"[^0-9A-Za-z]+", "_", encoder).strip("_")
+    letters = "".join(letter if letter.isascii() and letter.isalnum() else " " for letter in encoder)
+    return "_".join(["similarity", *letters.split()])
 
 
 def pairs_schema(encoder: str, *, carry: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:
@@ -37,6 +37,7 @@ def pairs_schema(encoder: str, *, carry: Sequence[tuple[str, pa.DataType]] = ())
             pa.field("duplicate_of", pa.string()),  # image_id of the row that stands for this duplicate
             pa.field("width", pa.int32(), nullable=False),
             pa.field("height", pa.int32(), nullable=False),
+            pa.field("format", _DICT, nullable=False),
             pa.field("bytes", pa.int64(), nullable=False),
             pa.field("sha256", pa.string(), nullable=False),
             pa.field("phash", pa.string(), nullable=False),

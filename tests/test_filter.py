@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from schemas.scores import SCORES
 from tests.helpers import image_bytes, make_image
 from tests.pairs_kit import by_name, cosine_by_hand, data, filtered, write_pairs
 from tests.runs import beamclip, rows, summary, written
+from tests.sources_kit import tar_bytes
 
 
 @pytest.fixture
@@ -253,3 +257,81 @@ def test_a_dry_run_writes_nothing(pairs: Path, tmp_path: Path, capsys: pytest.Ca
     assert filtered("--from-run", run, "--dry-run", "--keep-top", "0.1", "--output", other) == 0
     assert "scores    are there" in capsys.readouterr().out
     assert not other.exists()
+
+
+def test_the_layout_of_clip_retrieval_holds_the_kept_rows_in_one_order(pairs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ("--keep-top", "0.3", "--write", "clip-retrieval")
+    assert filtered("--input", pairs, "--encoder", "fake", *options, "--output", run) == 0
+    layout = run / "clip-retrieval"
+    images, texts = (np.load(next((layout / f"{kind}_emb").glob("*.npy"))) for kind in ("img", "text"))
+    (part,) = (layout / "metadata").glob("metadata_*.parquet")
+    metadata = pq.read_table(part).to_pylist()
+    assert images.dtype == texts.dtype == np.float16
+    assert images.shape == texts.shape == (13, 32)
+    embeddings, scores = by_name(run, "embeddings"), by_name(run, "scores")
+    for image, text, row in zip(images, texts, metadata, strict=True):
+        name = Path(row["image_path"]).name
+        np.testing.assert_array_equal(image, np.array(embeddings[name]["embedding"], np.float16))
+        np.testing.assert_array_equal(text, np.array(scores[name]["text_embedding"], np.float16))
+        assert row["caption"] == embeddings[name]["caption"]
+    assert {row["image_id"] for row in metadata} == {row["image_id"] for row in rows(run, "kept")}
+
+
+@pytest.mark.parametrize("source", ["files", "shard"])
+def test_shards_hold_the_original_bytes_and_can_be_filtered_again(
+    pairs: Path, tmp_path: Path, source: str
+) -> None:
+    given, run, again = pairs, tmp_path / "run", tmp_path / "again"
+    images = {path.name: path.read_bytes() for path in (pairs.parent / "images").glob("*.jpg")}
+    if source == "shard":
+        given = tmp_path / "00000.tar"
+        members = [(name.replace("image", ""), data) for name, data in sorted(images.items())]
+        texts = [(name.replace(".jpg", ".txt"), f"a caption of {name}".encode()) for name, _ in members]
+        given.write_bytes(tar_bytes([each for pair in zip(members, texts, strict=True) for each in pair]))
+    options = ("--encoder", "fake", "--keep-top", "0.5", "--write", "webdataset")
+    assert filtered("--input", given, *options, "--output", run) == 0
+    kept = by_name(run, "kept")
+    (shard,) = (run / "webdataset").glob("*.tar")
+    found = {}
+    with tarfile.open(shard) as tar:
+        for member in tar:
+            found[member.name] = tar.extractfile(member).read()
+    facts = {
+        name[: -len(".json")]: json.loads(data) for name, data in found.items() if name.endswith(".json")
+    }
+    assert len(facts) == len(kept) == (21 if source == "files" else 22)
+    originals = set(images.values())
+    for key, fact in facts.items():
+        assert hashlib.sha256(found[f"{key}.jpg"]).hexdigest() == fact["sha256"]
+        assert found[f"{key}.jpg"] in originals
+        assert found[f"{key}.txt"].decode() == fact["caption"]
+    assert {fact["image_id"] for fact in facts.values()} == {row["image_id"] for row in kept.values()}
+    ids = ("--id-column", "image_id")
+    assert filtered("--input", shard, "--encoder", "fake", *ids, "--output", again) == 0
+    scores = {row["image_id"]: row["similarity_fake"] for row in kept.values()}
+    assert {row["image_id"]: row["similarity_fake"] for row in rows(again, "pairs")} == scores
+
+
+def test_an_image_that_changed_is_in_no_shard_and_is_told(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert filtered("--input", pairs, "--encoder", "fake", "--output", run) == 0
+    images = pairs.parent / "images"
+    (images / "image00010.jpg").write_bytes(image_bytes(make_image(500)))
+    (images / "image00011.jpg").unlink()
+    assert filtered("--from-run", run, "--write", "webdataset", "--output", other) == 1
+    assert "2 kept images could not be read again, or are others by now" in capsys.readouterr().err
+    with tarfile.open(next((other / "webdataset").glob("*.tar"))) as tar:
+        assert len(tar.getnames()) == 3 * 38
+
+
+def test_ids_that_are_no_uids_are_refused_before_anything_is_written(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    options = ("--id-column", "caption", "--write", "uids")
+    assert filtered("--input", pairs, "--encoder", "fake", *options, "--output", run) == 2
+    assert "is not 32 hex digits" in capsys.readouterr().err
+    assert not run.exists()

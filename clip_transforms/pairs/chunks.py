@@ -143,9 +143,13 @@ def read_chunk(
 
 def read_vectors(config: SelectConfig, chunk: Chunk) -> npt.NDArray[np.float32]:
     """The embeddings of a chunk's rows, [rows, D], in its order."""
-    column = read_chunk(config, chunk, ["embedding"], {}).column("embedding").combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float32).reshape(chunk.rows, -1)
+    return vectors_of(read_chunk(config, chunk, ["embedding"], {}).column("embedding"))
+
+
+def vectors_of(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """A column of vectors, none of them null, as an array [rows, D]."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float32).reshape(len(column), -1)
 
 
 def _read(store: Store, where: Slice, columns: Sequence[str]) -> pa.Table:

@@ -10,10 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from clip_transforms.elements import RequestError
+from clip_transforms.fetch import FetchOptions
 from clip_transforms.fingerprint import canonical_hash
 from clip_transforms.pairs.near import DEFAULT_DISTANCE, MAX_DISTANCE
 from clip_transforms.pairs.rules import RuleSet
 from clip_transforms.pairs.semantic import DEFAULT_COSINE
+from clip_transforms.sources import SourceOptions
 from clip_transforms.storage import Store
 from clip_transforms.views import View
 from schemas.pairs import pairs_schema
@@ -26,7 +28,7 @@ DUPLICATE_SEMANTIC = "duplicate_semantic"
 #: The ways to look for duplicates; each has those before it.
 DEDUPS = ("none", "exact", "near", "semantic")
 #: What may be written of the kept pairs beside Parquet.
-OUTPUTS = ("uids",)
+OUTPUTS = ("uids", "clip-retrieval", "webdataset")
 _NAME = "selection.json"
 _VERSION = 1
 
@@ -111,7 +113,8 @@ class SelectConfig:
     fingerprint: str  # of the embeddings
     run_id: str  # of this job
     started_at: str
-    carry: tuple[tuple[str, pa.DataType], ...] = ()
+    sources: SourceOptions = field(default_factory=SourceOptions)  # where images are read again
+    fetch: FetchOptions = field(default_factory=FetchOptions)
     storage_options: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     def store(self) -> Store:
@@ -125,8 +128,8 @@ class SelectConfig:
     def source_columns(self) -> tuple[str, ...]:
         """The columns of embeddings/ that say something of an image, its vector left out."""
         known = ("caption", "width", "height", "format", "bytes", "sha256", "phash", "extra")
-        return (*known, *(f"src_{name}" for name, _ in self.carry))
+        return (*known, *(f"src_{name}" for name, _ in self.sources.carry_types()))
 
     def schema(self) -> pa.Schema:
         """Of pairs/ and kept/."""
-        return pairs_schema(self.encoder_name, carry=self.carry)
+        return pairs_schema(self.encoder_name, carry=self.sources.carry_types())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from clip_transforms.accounting import job_facts, summarise
-from clip_transforms.elements import ContractError
+from clip_transforms.elements import ContractError, RequestError
+from clip_transforms.pairs import layouts, shards
 from clip_transforms.pairs.config import SelectConfig, keep_selection
 from clip_transforms.pairs.cut import Cut
 from clip_transforms.pairs.funnel import selected_parts
@@ -18,6 +20,9 @@ from clip_transforms.pairs.uids import uid_array, uid_bytes
 from clip_transforms.storage import Store
 
 UIDS = "uids.npy"
+_LAYOUT = re.compile(
+    r"webdataset/\d{6,}-\d{4,}\.tar|clip-retrieval/(img_emb|text_emb|metadata)/\1_\d{6,}\.(npy|parquet)"
+)
 
 
 def finish_selection(
@@ -35,9 +40,9 @@ def finish_selection(
     """
     store = config.store()
     mine = set(written.names)
-    store.delete(name for name, _ in selected_parts(store) if name not in mine)
+    store.delete(name for name in _selected(store) if name not in mine)
     _write_uids(config, store)
-    names = sorted({name.split("/part-", 1)[1].split("-", 1)[0] for name in mine})
+    names = sorted({selection for _, selection in selected_parts(store)})
     keep_selection(store, config.selection, done=names[0] if names else "")
     told = before or job_facts(run_id=config.run_id, started_at=config.started_at, counted={})
     summary: dict[str, Any] = {**told, **summarise(store)}
@@ -46,16 +51,26 @@ def finish_selection(
     if counted != {"kept": 0, **written.counts}:  # what is recounted against what was written
         raise ContractError(f"pairs/ holds {counted}, the job wrote {written.counts}")
     funnel["threshold"] = cut.threshold if cut else config.selection.keep_above
-    funnel |= facts
+    funnel |= {**facts, "unread": written.unread}
     store.write("run.json", json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False).encode())
     return summary
+
+
+def _selected(store: Store) -> Iterator[str]:
+    """All that selections have written, but for lists of ids."""
+    yield from (name for name, _ in selected_parts(store))
+    for folder in (layouts.FOLDER, shards.FOLDER):
+        yield from (entry.name for entry in store.list(folder) if _LAYOUT.fullmatch(entry.name))
 
 
 def _write_uids(config: SelectConfig, store: Store) -> None:
     if "uids" not in config.selection.outputs:
         store.delete([UIDS])
         return
-    store.write(UIDS, uid_bytes(uid_array(_kept_ids(store))))
+    try:
+        store.write(UIDS, uid_bytes(uid_array(_kept_ids(store))))
+    except RequestError as error:  # known too late to be the request's
+        raise ContractError(f"{UIDS} cannot be written: {error}") from error
 
 
 def _kept_ids(store: Store) -> Iterator[str]:

@@ -113,4 +113,7 @@ def funnel_problems(summary: Mapping[str, Any]) -> list[str]:
         return [f"{told}, of {funnel['inputs']} inputs"]
     if funnel["kept"] != funnel["kept_rows"]:
         return [f"{funnel['kept']} pairs are kept, {funnel['kept_rows']} rows are in {KEPT_FOLDER}/"]
+    if funnel.get("unread"):
+        told = f"{funnel['unread']} kept images could not be read again, or are others by now"
+        return [f"{told}: they are in no shard of webdataset/"]
     return []

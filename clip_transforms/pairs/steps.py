@@ -14,6 +14,7 @@ from clip_transforms.labelsets import LabelSet
 from clip_transforms.pairs.chunks import Chunk, read_chunk
 from clip_transforms.pairs.config import BELOW_CUT, NO_CAPTION, SelectConfig
 from clip_transforms.pairs.cut import keep_above
+from clip_transforms.pairs.layouts import write_clip_retrieval
 from clip_transforms.pairs.rows import (
     PLACE_BITS,
     Int64,
@@ -25,6 +26,7 @@ from clip_transforms.pairs.rows import (
     reason_column,
 )
 from clip_transforms.pairs.rules import RuleSet, judge, label_column
+from clip_transforms.pairs.shards import write_shards
 from clip_transforms.sink import Part, PartWriter
 from clip_transforms.views import PAIRS, label_view
 
@@ -53,20 +55,23 @@ class Written:
 
     counts: dict[str, int] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    unread: int = 0  # kept images that could not be read again for the shards
 
 
 def add_written(found: Iterable[Written]) -> Written:
     """What was written of all these chunks.
 
     >>> add_written([Written(counts={"kept": 1}, names=("a",)), Written(counts={"kept": 2}, names=("b",))])
-    Written(counts={'kept': 3}, names=('a', 'b'))
+    Written(counts={'kept': 3}, names=('a', 'b'), unread=0)
     """
     counts: Counter[str] = Counter()
     names: list[str] = []
+    unread = 0
     for each in found:
         counts.update(each.counts)
         names.extend(each.names)
-    return Written(counts=dict(counts), names=tuple(names))
+        unread += each.unread
+    return Written(counts=dict(counts), names=tuple(names), unread=unread)
 
 
 def judge_chunk(config: SelectConfig, chunk: Chunk) -> PairRows:
@@ -112,14 +117,23 @@ def name_targets(config: SelectConfig, chunk: Chunk, followers: Iterable[Joins])
 def write_chunk(
     config: SelectConfig, chunk: Chunk, rows: PairRows, named: Sequence[Named], threshold: float | None
 ) -> Written:
-    """Apply the cut and write the chunk's rows to pairs/ and kept/; the same bytes at every attempt."""
+    """Apply the cut and write the chunk's rows to pairs/, kept/, and the other layouts that were asked for.
+
+    The same bytes at every attempt.
+    """
     rows = apply_cut(rows, threshold)
     table = pairs_table(config, chunk, rows, named)
     parts = [
         *_write(config, PAIRS_FOLDER, chunk, table),
         *_write(config, KEPT_FOLDER, chunk, table.filter(table.column("kept"))),
     ]
-    return Written(counts=dict(count_reasons(rows)), names=tuple(part.name for part in parts))
+    names, unread = [part.name for part in parts], 0
+    if "clip-retrieval" in config.selection.outputs:
+        names += write_clip_retrieval(config, chunk, table)
+    if "webdataset" in config.selection.outputs:
+        shards, unread = write_shards(config, chunk, table)
+        names += shards
+    return Written(counts=dict(count_reasons(rows)), names=tuple(names), unread=unread)
 
 
 def apply_cut(rows: PairRows, threshold: float | None) -> PairRows:
