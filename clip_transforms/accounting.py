@@ -146,13 +146,8 @@ def _funnel(store: Store, counts: Counts) -> dict[str, Any] | None:
     if kept is None:
         return None
     found = read_funnel(store).to_plain()
-    return {
-        **found,
-        "inputs": counts.inputs,
-        "failed": counts.failed,
-        "done": kept[1],
-        "how": asdict(kept[0]),
-    }
+    facts = {"done": kept.done, "threshold": kept.threshold, "how": asdict(kept.selection)}
+    return {**found, "inputs": counts.inputs, "failed": counts.failed, **facts}
 
 
 def _planned_images(extensions: list[Extension]) -> int | None:

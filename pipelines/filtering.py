@@ -145,7 +145,7 @@ def _stored_of(args: argparse.Namespace, store: Store, *, into_run: bool) -> Sel
 
 def _stored(store: Store) -> Selection | None:
     kept = read_selection(store)
-    return None if kept is None else kept[0]
+    return None if kept is None else kept.selection
 
 
 def _views(job: Job) -> tuple[View, ...]:

@@ -12,7 +12,7 @@ from clip_transforms.encoders import Encoder, describe
 from clip_transforms.fingerprint import embedding_fingerprint
 from clip_transforms.labelsets import keep_label_set, label_set_tags
 from clip_transforms.lease import Lease
-from clip_transforms.pairs.config import keep_selection
+from clip_transforms.pairs.config import KeptSelection, keep_selection
 from clip_transforms.pairs.scores import keep_pairs
 from clip_transforms.plan import Extension, close_extension, read_extensions, write_extension
 from clip_transforms.sources import PlanItem, limit_items, scan
@@ -128,7 +128,7 @@ def keep_views(job: Job) -> None:
     if job.pairs:
         keep_pairs(job.store)
     if job.selection is not None:
-        keep_selection(job.store, job.selection)
+        keep_selection(job.store, KeptSelection(selection=job.selection))
 
 
 def first_look(job: Job, encoder: Encoder) -> Iterator[PlanItem]:

@@ -72,30 +72,32 @@ class Selection:
         return canonical_hash([_VERSION, how, rows])[:8]
 
 
-def keep_selection(store: Store, selection: Selection, *, done: str | None = None) -> None:
-    """Write the selection into the run; it takes the place of an earlier one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSelection:
+    """A run's selection, and what came of it: the name of its parts (None before all are written) and its cut."""
 
-    done: the name of its parts, once all are written.
-    """
-    body = {"version": _VERSION, "done": done, "selection": asdict(selection)}
+    selection: Selection
+    done: str | None = None
+    threshold: float | None = None
+
+
+def keep_selection(store: Store, kept: KeptSelection) -> None:
+    """Write the selection into the run; it takes the place of an earlier one."""
+    body = {"version": _VERSION, **asdict(kept)}
     store.write(_NAME, json.dumps(body, indent=1, sort_keys=True).encode())
 
 
-def read_selection(store: Store) -> tuple[Selection, str | None] | None:
-    """The run's selection, and its name once it is carried out; None where the run has none.
-
-    Raises RequestError for one of another version.
-    """
+def read_selection(store: Store) -> KeptSelection | None:
+    """The run's selection; None where it has none. Raises RequestError for one of another version."""
     try:
         body: dict[str, Any] = json.loads(store.read(_NAME))
     except FileNotFoundError:
         return None
     if body.pop("version", None) != _VERSION:
         raise RequestError(f"{store.join(_NAME)} was written by another version of beamclip")
-    how: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in body["selection"].items()
-    }
-    return Selection(**how), body["done"]
+    how: dict[str, Any] = body.pop("selection")
+    how = {key: tuple(value) if isinstance(value, list) else value for key, value in how.items()}
+    return KeptSelection(selection=Selection(**how), **body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

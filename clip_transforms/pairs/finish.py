@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from clip_transforms.accounting import job_facts, summarise
 from clip_transforms.elements import ContractError, RequestError
 from clip_transforms.pairs import layouts, shards
-from clip_transforms.pairs.config import SelectConfig, keep_selection
+from clip_transforms.pairs.config import KeptSelection, SelectConfig, keep_selection
 from clip_transforms.pairs.cut import Cut
 from clip_transforms.pairs.funnel import selected_parts
 from clip_transforms.pairs.steps import KEPT_FOLDER, Written
@@ -43,14 +44,16 @@ def finish_selection(
     store.delete(name for name in _selected(store) if name not in mine)
     _write_uids(config, store)
     names = sorted({selection for _, selection in selected_parts(store)})
-    keep_selection(store, config.selection, done=names[0] if names else "")
+    threshold = cut.threshold if cut else config.selection.keep_above
+    threshold = threshold if threshold is not None and math.isfinite(threshold) else None
+    done = names[0] if names else ""
+    keep_selection(store, KeptSelection(selection=config.selection, done=done, threshold=threshold))
     told = before or job_facts(run_id=config.run_id, started_at=config.started_at, counted={})
     summary: dict[str, Any] = {**told, **summarise(store)}
     funnel = summary["filter"]
     counted = {"kept": funnel["kept"], **funnel["dropped"]}
     if counted != {"kept": 0, **written.counts}:  # what is recounted against what was written
         raise ContractError(f"pairs/ holds {counted}, the job wrote {written.counts}")
-    funnel["threshold"] = cut.threshold if cut else config.selection.keep_above
     funnel |= {**facts, "unread": written.unread}
     store.write("run.json", json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False).encode())
     return summary

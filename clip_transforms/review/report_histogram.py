@@ -85,6 +85,7 @@ class Chart:
     bars: tuple[Bar, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+    mark: Tick | None = None  # a value that is marked across the bars
     width: int = _WIDTH
     height: int = _HEIGHT
     left: int = _LEFT
@@ -92,8 +93,19 @@ class Chart:
     base: int = _HEIGHT - _BOTTOM
 
 
-def chart(histogram: Histogram, *, title: str, note: str, bars: int = 40) -> Chart:
+def chart(
+    histogram: Histogram,
+    *,
+    title: str,
+    note: str,
+    bars: int = 40,
+    low: float = 0.0,
+    high: float = 1.0,
+    mark: float | None = None,
+) -> Chart:
     """The chart of a histogram with `bars` bars (a divisor of 1,000).
+
+    low, high: the values that the histogram's 0 and 1 stand for. mark: a value to be marked.
 
     The count axis is linear, or logarithmic where the tallest bar is over 50 times the median of those that
     are not empty: the small ones would vanish.
@@ -109,6 +121,9 @@ def chart(histogram: Histogram, *, title: str, note: str, bars: int = 40) -> Cha
     def y_of(count: int) -> float:
         return round(_HEIGHT - _BOTTOM - tall * _scale(count, log=log) / top, 2)
 
+    def value_at(share: float) -> float:
+        return round(low + share * (high - low), 6)
+
     total = max(1, histogram.total)
     drawn = tuple(
         Bar(
@@ -116,13 +131,13 @@ def chart(histogram: Histogram, *, title: str, note: str, bars: int = 40) -> Cha
             y=min(y_of(count), _HEIGHT - _BOTTOM - 1.0),  # one image stays visible
             width=round(step - 1, 2),
             height=round(max(1.0, _HEIGHT - _BOTTOM - y_of(count)), 2),
-            text=_bar_text(place / bars, (place + 1) / bars, count, total),
+            text=_bar_text(value_at(place / bars), value_at((place + 1) / bars), count, total),
         )
         for place, count in enumerate(counts)
         if count
     )
-    low, middle, high = (histogram.quantile(share) for share in (0.25, 0.5, 0.75))
-    inner = f"median {middle:.2f}, the middle half from {low:.2f} to {high:.2f}"
+    first, middle, last = (value_at(histogram.quantile(share)) for share in (0.25, 0.5, 0.75))
+    inner = f"median {middle:.2f}, the middle half from {first:.2f} to {last:.2f}"
     return Chart(
         title=title,
         note=note,
@@ -130,8 +145,13 @@ def chart(histogram: Histogram, *, title: str, note: str, bars: int = 40) -> Cha
         middle=inner,
         log=log,
         bars=drawn,
-        x_ticks=tuple(Tick(at=round(_LEFT + span * x / 4, 2), text=f"{x / 4:g}") for x in range(5)),
+        x_ticks=tuple(Tick(at=round(_LEFT + span * x / 4, 2), text=f"{value_at(x / 4):g}") for x in range(5)),
         y_ticks=tuple(Tick(at=y_of(count), text=short_count(count)) for count in ticks),
+        mark=None
+        if mark is None
+        else Tick(
+            at=round(_LEFT + span * min(1, max(0, (mark - low) / (high - low))), 2), text=f"{mark:.3f}"
+        ),
     )
 
 
