@@ -53,7 +53,7 @@ def measure(name: str, proxy: FlakyProxy, images: int, seeds: int) -> list[tuple
     for seed in range(1, seeds + 1):
         run = f"{proxy.behind.url}/run{seed}"
         started = time.perf_counter()
-        told = faulty_job(proxy, job(proxy.server, run), seed=seed, waits=True)
+        told = faulty_job(proxy, job(proxy.server, run), seed=seed, quick=False, patience_s=5)
         seconds = time.perf_counter() - started
         same = told.code == 0 and rows(proxy.behind, run) == expected
         repeats = [told.counts.get(layer, 0) for layer in LAYERS]

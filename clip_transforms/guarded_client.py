@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import aiohttp
-from aiohttp.abc import ResolveResult
 
 from clip_transforms import url_guard
 from clip_transforms.elements import RequestError
@@ -34,7 +33,7 @@ class GuardedConnector(aiohttp.TCPConnector):  # type: ignore[misc]
             self._proxies.add((req.proxy.raw_host, req.proxy.port))
         return await super().connect(req, traces, timeout)
 
-    async def _resolve_host(self, host: str, port: int, traces: Any = None) -> list[ResolveResult]:
+    async def _resolve_host(self, host: str, port: int, traces: Any = None) -> list[Any]:
         if (host, port) in self._proxies:
             return list(await super()._resolve_host(host, port, traces))
         _check_literal(host)

@@ -42,6 +42,18 @@ def host_of(url: str) -> str:
         return ""
 
 
+def has_turn(url: str, *, limit: int) -> bool:
+    """Whether `turn` would let a first attempt pass at once, asked on the event loop."""
+    host = _hosts.get(asyncio.get_running_loop(), {}).get((host_of(url), limit))
+    return host is None or (host.users < limit and host.until <= time.monotonic())
+
+
+def is_paused(host: str, *, limit: int) -> bool:
+    """Whether a host (as `host_of` calls it) has asked for a pause that is not over; asked on the event loop."""
+    known = _hosts.get(asyncio.get_running_loop(), {}).get((host, limit))
+    return known is not None and known.until > time.monotonic()
+
+
 @asynccontextmanager
 async def turn(url: str, *, limit: int, first: bool) -> AsyncIterator[None]:
     """Wait until fewer than `limit` requests are at the url's host on this event loop.

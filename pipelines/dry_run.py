@@ -68,7 +68,7 @@ def _print_size(job: Job, launch: Launch) -> None:
     )
     print(f"units     {size.units:,}")
     print(f"input     {images}, {_megabytes(size.bytes)}")
-    encoder = preflight.load_encoder(job.spec, job.engine, local=launch.workers_here)
+    encoder = preflight.launchers_encoder(job.spec, job.engine, workers_here=launch.workers_here)
     started = time.perf_counter()
     tried = preflight.try_images(head, encoder, sources=job.sources, engine=job.engine, want=_TRY)
     if not tried.embedded:

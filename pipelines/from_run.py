@@ -19,7 +19,7 @@ from pipelines.job import Job, encoder_spec, engine_options, load_label_sets, st
 from pipelines.launch import beam_options, configure_logging
 from pipelines.options import IDENTITY_DEFAULTS, Identity, identity_from
 from pipelines.planning import make_config
-from pipelines.preflight import load_encoder
+from pipelines.preflight import launchers_encoder
 from pipelines.run_plan import run_plan
 from pipelines.runners import launch_of
 from pipelines.storage_options import storage_options
@@ -66,7 +66,7 @@ def label_stored(
         )
         return 0
     job.store.probe()
-    encoder = load_encoder(job.spec, job.engine, local=launch.workers_here)
+    encoder = launchers_encoder(job.spec, job.engine, workers_here=launch.workers_here)
     config = make_config(job, encoder)
     if not into_run:
         config = replace(config, embeddings_run=source.root)

@@ -32,7 +32,7 @@ def embed_and_label(
 
         return dry_run(job, launch, command=command)
     job.store.probe()
-    encoder = preflight.load_encoder(job.spec, job.engine, local=launch.workers_here)
+    encoder = preflight.launchers_encoder(job.spec, job.engine, workers_here=launch.workers_here)
     config = make_config(job, encoder)
     items = first_look(job, encoder)
     with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:

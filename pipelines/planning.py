@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clip_transforms.changes import extend_plan
 from clip_transforms.elements import RequestError
-from clip_transforms.encoders import Encoder, describe
+from clip_transforms.encoders import Encoder, describe, resolve_precision
 from clip_transforms.fingerprint import embedding_fingerprint
 from clip_transforms.labelsets import keep_label_set, label_set_tags
 from clip_transforms.lease import Lease
@@ -58,7 +58,7 @@ def fingerprint_of(job: Job, encoder: Encoder) -> str:
         weights_id=encoder.weights_id,
         preprocess=asdict(encoder.preprocess),
         decode=decode,
-        precision=encoder.precision,
+        precision=resolve_precision(job.spec.precision, device=job.spec.device),  # the workers'
     )
     kept = job.extensions[0].config["fingerprint"] if job.extensions else made
     if kept != made:

@@ -43,12 +43,21 @@ def first_items(items: Iterable[PlanItem]) -> tuple[list[PlanItem], Iterator[Pla
 
 
 def load_encoder(spec: EncoderSpec, engine: EngineOptions, *, local: bool) -> Encoder:
-    """The encoder on the launcher; what is wrong with the request raises RequestError.
+    """The encoder on this machine; what is wrong with the request raises RequestError.
 
-    local: the job will run in this process, with this very encoder. Elsewhere the workers have the device that
-    was asked for (and insist on it); this machine tries the encoder on what it has.
+    local: the job will run in this process, with this very encoder.
     """
-    return engine_for(spec, engine).encoder if local else load(replace(spec, device="auto"))
+    return engine_for(spec, engine).encoder if local else load(spec)
+
+
+def launchers_encoder(spec: EncoderSpec, engine: EngineOptions, *, workers_here: bool) -> Encoder:
+    """The encoder that a launcher tries: its workers' own, or elsewhere one of the same weights.
+
+    Workers elsewhere have the device and the precision that were asked for, and insist on them; a launcher without
+    that device tries the weights in fp32 on what it has. Raises RequestError.
+    """
+    here = spec if workers_here else replace(spec, device="auto", precision="fp32")
+    return load_encoder(here, engine, local=workers_here)
 
 
 def try_images(

@@ -59,7 +59,7 @@ def status(args: argparse.Namespace) -> int:
     state = job_state(held.runner_job)
     if left and state.ended and last_step_done(store, held.run_id) is not None:  # meanwhile
         return _close(store, held, as_json=args.json)
-    return _tell(store, args, Asked(job=held.runner_job, state=state, left=left))
+    return _tell(store, args, Asked(job=held.runner_job, run_id=held.run_id, state=state, left=left))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,7 @@ class Asked:
     """A job of a remote runner, and what that says of it. left: no launcher waits for it."""
 
     job: str
+    run_id: str
     state: JobState
     left: bool
 
@@ -100,14 +101,25 @@ def _tell(store: Store, args: argparse.Namespace, asked: Asked | None) -> int:
     else:
         _print(summary, problems, asked)
     if asked and asked.left and asked.state.ended:
-        following = f"beamclip label --output {shlex.quote(store.root)} --resume"
         raise RunnerError(
             f"the runner ended the job as {asked.state.name}, before its last step; what is committed stays. "
-            f"Go on with: {following}"
+            f"Go on with: {_resume(store, asked, summary)}"
         )
     if asked and asked.state.ended is False:
         return Exit.SUBMITTED
     return Exit.CONTRACT if problems else Exit.DONE
+
+
+def _resume(store: Store, asked: Asked, summary: Mapping[str, Any]) -> str:
+    """The command that goes on with a run whose job was lost."""
+    root, source = shlex.quote(store.root), summary["from_run"]
+    try:
+        command = kept_closing(store, asked.run_id).command
+    except FileNotFoundError:  # somebody has deleted it
+        command = "label"
+    return (
+        f"beamclip {command}{f' --from-run {shlex.quote(source)}' if source else ''} --output {root} --resume"
+    )
 
 
 def _print_json(content: Mapping[str, Any]) -> None:

@@ -6,7 +6,8 @@
 | `cache`   | (automatic) a weights cache of the test's own         |
 | `spark`   | a Spark cluster on loopback, one for all its tests    |
 
-`BEAMCLIP_REQUIRE=chromium,gcs,s3,spark` (CI sets it): tests with these markers must run, and any skipped test fails.
+`BEAMCLIP_REQUIRE=chromium,dataflow,gcs,prism,s3,spark` (CI sets it): tests with these markers must run, and any
+skipped test fails.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from tests.runs import beamclip
 from tests.servers import Server
 
 SHARE = 0.05
-SILENCE_S = 1.0  # after which a client gives a silent server up: 60 and 15 s would take long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +41,21 @@ def fill(server: Server, count: int, folder: str = "images") -> None:
         store.write(f"image{number:05d}.jpg", image_bytes(make_image(number)))
 
 
-def faulty_job(proxy: FlakyProxy, args: Sequence[str], *, seed: int, waits: bool) -> Told:
-    """Run `beamclip ...` in this process, 5 % of its requests failing. waits: whether retries wait as they do."""
-    faults = proxy.random = RandomFaults(SHARE, seed=seed)
-    proxy.silence_s = 3.0
-    impatient = {"config_kwargs": {"read_timeout": SILENCE_S}} if proxy.server.url.startswith("s3") else {}
+def faulty_job(proxy: FlakyProxy, args: Sequence[str], *, seed: int, quick: bool, patience_s: float) -> Told:
+    """Run `beamclip ...` in this process, 5 % of its requests failing.
+
+    quick: retries do not wait, and one request alone meets with silence. patience_s: after which a silent server
+    is given up, instead of 60 and 15 s; a machine that is slower than that makes repeats of its own.
+    """
+    faults = proxy.random = RandomFaults(SHARE, seed=seed, silences=1 if quick else 10**9)
+    proxy.silence_s = 3 * patience_s
+    impatient = {"config_kwargs": {"read_timeout": patience_s}} if proxy.server.url.startswith("s3") else {}
     options = [f"--storage-option={name}={json.dumps(value)}" for name, value in impatient.items()]
     with pytest.MonkeyPatch.context() as patch, counted() as counts:
-        patch.setattr(client_options, "_SILENCE_S", SILENCE_S)
-        if not waits:
+        patch.setattr(client_options, "_SILENCE_S", patience_s)
+        if quick:
             _hurry(patch)
-        code = beamclip(*args, *options, "--timeout", 2)
+        code = beamclip(*args, *options, "--timeout", 2 * patience_s)
     proxy.random = None
     return Told(
         code=code,

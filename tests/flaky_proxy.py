@@ -39,17 +39,18 @@ _S3_CODES = {
 class RandomFaults:
     """A share of all requests fails, each as often as its own name and the seed say; counts those made again.
 
-    A request is made again if one of the same method, path and body comes after it failed.
+    silences: how many of the failures may be a silent server, which takes the time of a client's patience. A request
+    is made again if one of the same method, path and body comes after it failed.
     """
 
-    def __init__(self, share: float, *, seed: int, silence: bool = True) -> None:
+    def __init__(self, share: float, *, seed: int, silences: int) -> None:
         self.share = share
         self.seed = seed
         self.asked: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()  # by fault
         self.again = 0
         self.waiting: Counter[str] = Counter()  # that failed and did not come again
-        self._silence = ("silence",) if silence else ()
+        self._silences = silences  # left
 
     @staticmethod
     def identity(request: str, body: bytes) -> str:
@@ -66,7 +67,8 @@ class RandomFaults:
             return None
         method = request.split(" ")[0]
         own = {"GET": ("cut",), "HEAD": ()}.get(method, ("lost",))
-        fault = chance.choice((503, 429, "close", *own, *self._silence))
+        fault = chance.choice((503, 429, "close", *own, *(["silence"] if self._silences > 0 else [])))
+        self._silences -= fault == "silence"
         self.failed[f"{fault}"] += 1
         self.waiting[name] += 1
         return fault

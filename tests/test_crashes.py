@@ -12,7 +12,7 @@ import pytest
 
 from clip_transforms import units
 from clip_transforms.elements import ImageError, Reason, Stage
-from clip_transforms.engine import stages as engine_stages
+from clip_transforms.engine import fetchers
 from clip_transforms.live import live_parts
 from clip_transforms.plan import iter_units, read_extensions
 from clip_transforms.sink import Part
@@ -124,7 +124,7 @@ def test_two_live_attempts_of_one_unit_with_different_failures_leave_one_row_an_
 ) -> None:
     run = tmp_path / "run"
     workers, unit = two_workers(images, run)
-    fetch = engine_stages.fetch
+    fetch = fetchers.fetch
     failing = {"name": "image00001.jpg"}
 
     def flaky(url: str, options: object) -> bytes:
@@ -132,7 +132,7 @@ def test_two_live_attempts_of_one_unit_with_different_failures_leave_one_row_an_
             raise ImageError(Stage.FETCH, Reason.TIMEOUT, "no answer")
         return fetch(url, options)
 
-    monkeypatch.setattr(engine_stages, "fetch", flaky)
+    monkeypatch.setattr(fetchers, "fetch", flaky)
     first = workers[0].start(unit)
     first.done.exception()
     failing["name"] = "image00002.jpg"

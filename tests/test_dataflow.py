@@ -25,6 +25,7 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from clip_transforms.lease import read_lease
+from clip_transforms.plan import read_extensions
 from clip_transforms.storage import Store
 from pipelines.flags import build_parser
 from pipelines.launch import beam_options, parse
@@ -209,6 +210,34 @@ def test_the_service_is_asked_whether_a_job_has_ended(
     assert f"answers 404 for the job {name}" in caplog.text
     cloud.service.states[name] = "JOB_STATE_CANCELLED"
     assert beamclip("label", "--output", run, "--resume", "--quiet", *cloud.storage) == 0
+
+
+@pytest.mark.parametrize(("more", "precision"), [([], "bf16"), (["--precision", "fp16"], "fp16")])
+def test_a_launcher_without_the_device_plans_for_workers_that_have_it(
+    more: list[str], precision: str, cloud: Cloud, images: Path
+) -> None:
+    """fp16 is refused on a CPU; the launcher tries the weights in fp32, and the run is what was asked for."""
+    options = ["--encoder", "beamclip-tiny", "--device", "cuda", *more]
+    asked = [*request(images, "run"), *options, *cloud.storage]
+    assert beamclip(*asked, *cloud.options("--sdk_container_image", IMAGE)) == 4
+    (extension,) = read_extensions(cloud.store("run"))
+    assert extension.config["identity"]["precision"] == precision
+    assert (
+        beamclip(
+            "embed",
+            *asked[1:3],
+            "--output",
+            "gs://bucket/other",
+            "--encoder",
+            "beamclip-tiny",
+            *cloud.storage,
+        )
+        == 0
+    )
+    (other,) = read_extensions(cloud.store("other"))
+    assert other.config["identity"]["precision"] == "fp32"
+    assert other.config["fingerprint"] != extension.config["fingerprint"]
+    assert other.config["weights_id"] == extension.config["weights_id"]
 
 
 def test_a_flex_template_launcher_leaves_its_own_job_and_exits_0(

@@ -370,14 +370,16 @@ def test_laion_400m() -> None:
     ]
 
 
-def test_files_with_prompt_sets_beside_them(tmp_path: Path) -> None:
+def test_files_with_prompt_sets_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text("version: 1\nname: mine\ntask: multi\nlabels: [cat, dog]\n")
     body = "version: 1\nname: a\nrules:\n  - {rule: label, set: mine.yaml, label: cat, at_most: 0.5}\n"
     (tmp_path / "a.yaml").write_text(body)
     found = load_rules([str(tmp_path / "a.yaml"), "laion-400m"])
     assert (found.name, list(found.prompt_sets)) == ("a+laion-400m", ["mine"])
     assert found.reasons[0] == "label_cat"
-    spec = found.spec()
+    monkeypatch.chdir(tmp_path)
+    spec = load_rules(["a.yaml"]).spec()
+    monkeypatch.chdir("/")
     assert rules_from_spec(spec).spec() == spec
     (tmp_path / "mine.yaml").write_text("version: 1\nname: mine\ntask: multi\nlabels: [cat, bird]\n")
     with pytest.raises(RequestError, match="the prompt set 'mine' of the rules has changed"):

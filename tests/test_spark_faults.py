@@ -18,7 +18,8 @@ from clip_transforms.storage import Store
 from tests.helpers import write_images
 from tests.opened import Opened
 from tests.runs import all_rows, beamclip, summary
-from tests.spark_kit import Cluster, finish, started, wait_for
+from tests.spark_daemon import wait_for
+from tests.spark_kit import Cluster, finish, started
 from tests.test_crashes import no_unlisted_parts
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -106,15 +107,15 @@ def images_by_unit(run: Path) -> dict[str, list[str]]:
     }
 
 
-def begun_again(run: Path, opened: dict[str, int]) -> set[str]:
-    """Units of which an image was opened more than once; the launcher's pre-flight opens the first that decodes."""
+def opened_more(run: Path, opened: dict[str, int], times: int, *, jobs: int = 1) -> set[str]:
+    """Units of which an image was opened more often than that; a launcher's pre-flight opens the first that decodes."""
     units = images_by_unit(run)
     first = [name for names in units.values() for name in names][:2]
     preflight = set(first[: 2 if first[0] == BROKEN else 1])
     return {
         unit
         for unit, names in units.items()
-        if any(opened.get(name, 0) > 1 + (name in preflight) for name in names)
+        if any(opened.get(name, 0) > times + jobs * (name in preflight) for name in names)
     }
 
 
@@ -138,7 +139,7 @@ def test_an_executor_that_is_killed_costs_no_row(
     ended = disturbed(folder, run, command, lambda: spark.executors()[0].kill())
     assert (ended.code, ended.err) == (0, "")
     assert_quiet(run, quiet)
-    again = begun_again(run, ended.opened)
+    again = opened_more(run, ended.opened, 1)
     print(f"executor killed: {len(ended.done)} of {UNITS} units done, {len(again)} begun again")
     assert again and not again & ended.done
 
@@ -151,7 +152,7 @@ def test_a_python_worker_that_is_killed_costs_no_row(
     ended = disturbed(folder, run, command, lambda: spark.python_workers()[0].kill())
     assert (ended.code, ended.err) == (0, "")
     assert_quiet(run, quiet)
-    again = begun_again(run, ended.opened)
+    again = opened_more(run, ended.opened, 1)
     print(f"Python worker killed: {len(ended.done)} of {UNITS} units done, {len(again)} begun again")
     assert again and not again & ended.done
 
@@ -176,8 +177,8 @@ def test_where_the_runner_gives_up_the_job_is_resumed(
     assert second.err.startswith("beamclip: the runner failed: the connection to the job server broke: ")
     assert len(second.err.splitlines()) == 1, second.err
 
-    assert not opened_of(run, first.done, second.opened)
-    again = begun_again(run, add(first.opened, second.opened))
+    assert not opened_more(run, second.opened, 0) & first.done
+    again = opened_more(run, add(first.opened, second.opened), 1, jobs=2)
     done = committed(run)
     with Opened(folder) as opened, started(*resume) as process:
         wait_for("the end", lambda: opened.counts() is not None and (run / "run.json").exists(), seconds=240)
@@ -185,17 +186,11 @@ def test_where_the_runner_gives_up_the_job_is_resumed(
         assert finish(process)[::2] == (0, "")
     assert_quiet(run, quiet)
     assert summary(run)["units_before"] == len(done)
-    assert not opened_of(run, done, counts)
+    assert not opened_more(run, counts, 0) & done
     print(
         f"Python worker, then job server killed: {len(first.done)}, then {len(done)} of {UNITS} units done, "
         f"{len(again)} begun again by the second job"
     )
-
-
-def opened_of(run: Path, units: frozenset[str], opened: dict[str, int]) -> set[str]:
-    """Those units of which an image was opened."""
-    names = images_by_unit(run)
-    return {unit for unit in units if any(opened.get(name, 0) for name in names[unit])}
 
 
 def add(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

@@ -124,7 +124,9 @@ def test_with_one_request_in_twenty_failing_nothing_is_lost_and_every_repeat_is_
         Store(f"{proxy.behind.url}/{name}", proxy.behind.storage_options) for name in ("calm", "faulty")
     )
     assert beamclip(*label(proxy.behind, calm.root)) == 0
-    told = faulty_job(proxy, label(proxy.server, faulty.root, "--unit-size", 4), seed=3, waits=False)
+    told = faulty_job(
+        proxy, label(proxy.server, faulty.root, "--unit-size", 4), seed=3, quick=True, patience_s=3
+    )
     assert told.code == 0
     assert told.failed > 10
     assert told.again == told.failed == sum(told.counts.values())

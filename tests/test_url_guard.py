@@ -19,6 +19,7 @@ import pytest
 
 from clip_transforms import host_turns, url_guard
 from clip_transforms.elements import Failure, ImageError, ImageRef, Reason, Stage
+from clip_transforms.engine.fetchers import Fetchers
 from clip_transforms.fetch import FetchOptions, connect, fetch, fetch_async
 from clip_transforms.fetch_errors import FetchProblem
 from clip_transforms.sources import scan
@@ -305,6 +306,60 @@ def test_a_pause_that_one_is_asked_for_is_kept_by_all(port: int) -> None:
     first, *others = [moment for _, _, moment in Handler.seen]
     assert len(others) == 4
     assert min(others) - first >= 0.95
+
+
+class Arrivals:
+    """Where the engine's fetches end: the items in the order of their arrival."""
+
+    def __init__(self, count: int) -> None:
+        self.items: list[str] = []
+        self.all = threading.Event()
+        self._count = count
+
+    def begin(self, item: str) -> bool:
+        return bool(item)
+
+    def arrived(self, item: str, data: bytes, seconds: float) -> None:
+        self.items.append(item)
+        if len(self.items) == self._count:
+            self.all.set()
+
+    def missed(self, item: str, error: BaseException) -> None:
+        self.arrived(f"{item} {error}", b"", 0)
+
+    broken = missed  # type: ignore[assignment]
+
+
+def test_a_slow_host_does_not_hold_the_others_up(port: int) -> None:
+    slow = [f"http://127.0.0.1:{port}/slow{number}" for number in range(20)]
+    quick = [f"http://127.0.0.3:{port}/ok{number}" for number in range(20)]
+    arrivals = Arrivals(40)
+    fetchers: Fetchers[str] = Fetchers(
+        arrivals, options(allow_private_urls=True, per_host=2), limit=4, name="test-turns"
+    )
+    for url in slow + quick:
+        fetchers.put(url, url)
+    assert arrivals.all.wait(20)
+    fetchers.close()
+    assert sorted(arrivals.items) == sorted(slow + quick)
+    assert max(arrivals.items.index(url) for url in quick) < 39  # not last, though put last
+    assert sum(url in slow for url in arrivals.items[:20]) < 12
+    assert Handler.most <= 4
+
+
+def test_a_host_that_wants_a_pause_does_not_hold_the_others_up(port: int) -> None:
+    busy = [f"http://127.0.0.1:{port}/busy"] + [f"http://127.0.0.1:{port}/ok{number}" for number in range(8)]
+    other = [f"http://127.0.0.3:{port}/slow{number}" for number in range(8)]
+    arrivals = Arrivals(17)
+    fetchers: Fetchers[str] = Fetchers(
+        arrivals, options(allow_private_urls=True, per_host=1), limit=2, name="test-pause"
+    )
+    for url in busy + other:
+        fetchers.put(url, url)
+    assert arrivals.all.wait(20)
+    fetchers.close()
+    assert set(arrivals.items[:8]) == set(other)
+    assert sorted(arrivals.items) == sorted(busy + other)
 
 
 def test_what_nobody_waits_for_is_forgotten() -> None:

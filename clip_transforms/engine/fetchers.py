@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
+from functools import partial
 from queue import SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
+from clip_transforms.client_options import HTTP
 from clip_transforms.fetch import FetchOptions, connect, connected, fetch, fetch_async
 from clip_transforms.fetch_remote import AsyncObject
+from clip_transforms.host_turns import host_of, is_paused
 
 T = TypeVar("T")
 In = TypeVar("In", contravariant=True)
+_NO_HOST = "/"  # of stores, which are not asked in turns; no host is called so
 
 
 class Fetched(Protocol[In]):
@@ -99,7 +103,11 @@ class Fetchers(Generic[T]):
 
 
 class _LoopFetcher(Generic[T]):
-    """The fetches on one event loop. All but `put` and `close` runs there, so that nothing needs a lock."""
+    """The fetches on one event loop. All but `put` and `close` runs there, so that nothing needs a lock.
+
+    Of one web host no more are begun than it may be asked at a time, and none while it wants a pause: the images of
+    other hosts are not held up by it.
+    """
 
     def __init__(
         self, outlet: Fetched[T], options: FetchOptions, *, limit: int, loop: asyncio.AbstractEventLoop
@@ -109,6 +117,8 @@ class _LoopFetcher(Generic[T]):
         self._limit = limit
         self._loop = loop
         self._waiting: deque[tuple[T, AsyncObject]] = deque()
+        self._by_host: dict[str, deque[tuple[T, AsyncObject]]] = {}
+        self._asked: Counter[str] = Counter()  # fetches that run, by host
         self._running: set[asyncio.Task[None]] = set()
         self._woken = False
 
@@ -125,21 +135,49 @@ class _LoopFetcher(Generic[T]):
 
     def _cancel(self) -> None:
         self._waiting.clear()
+        self._by_host.clear()
         for task in list(self._running):
             task.cancel()
 
     def _start(self) -> None:
         self._woken = False
-        while len(self._running) < self._limit and self._waiting:
+        self._sort()
+        while len(self._running) < self._limit and (host := self._next_host()) is not None:
+            queue = self._by_host[host]
+            item, found = queue.popleft()
+            if not queue:
+                del self._by_host[host]
+            task = self._loop.create_task(self._fetch(item, found))
+            self._asked[host] += 1
+            self._running.add(task)
+            task.add_done_callback(partial(self._ended, host))
+
+    def _sort(self) -> None:
+        while self._waiting:
             try:
                 item, found = self._waiting.popleft()
             except IndexError:  # closed meanwhile
                 return
-            task = self._loop.create_task(self._fetch(item, found))
-            self._running.add(task)
-            task.add_done_callback(self._ended)
+            host = host_of(found.url) if found.scheme in HTTP else _NO_HOST
+            self._by_host.setdefault(host, deque()).append((item, found))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _next_host(self) -> str | None:
+        """The first host that may be asked now; one that wants a pause only where nothing else is to be done."""
+        limit = self._options.per_host
+        paused = None
+        for host in self._by_host:
+            if host == _NO_HOST:
+                return host
+            if self._asked[host] < limit:
+                if not is_paused(host, limit=limit):
+                    return host
+                paused = paused or host
+        return None if self._running else paused
+
+    def _ended(self, host: str, task: asyncio.Task[None]) -> None:
+        self._asked[host] -= 1
+        if not self._asked[host]:
+            del self._asked[host]
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._outlet.broken(error)

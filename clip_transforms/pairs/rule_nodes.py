@@ -12,9 +12,10 @@ from clip_transforms.pairs import rules as tests
 from clip_transforms.pairs.comparisons import parse_comparison
 from clip_transforms.pairs.language import COMMON, check_languages
 from clip_transforms.pairs.rules import RESERVED, Rule, bound
-from clip_transforms.prompts import PromptSet, load_prompt_set, prompt_sets
+from clip_transforms.prompts import PromptSet, load_prompt_set
 from clip_transforms.prompts.errors import nearest
 from clip_transforms.prompts.nodes import Node
+from clip_transforms.sources.urls import canonical_uri, is_local
 
 _COMMON_KEYS = ("rule", "reason", "missing")
 _SIDES = ("width", "height")
@@ -146,8 +147,11 @@ class RuleReader:
     def _prompt_set(self, node: Node) -> tuple[PromptSet, str]:
         """A set by its shipped name, or a file that lies beside the rules."""
         source = node.text("`set`")
-        if source not in prompt_sets() and "/" not in source:
-            source = self.source[: len(self.source) - len(self.source.rpartition("/")[2])] + source
+        if "/" in source or "." in source:  # a file; else a shipped set's name
+            if "/" not in source:
+                source = self.source[: len(self.source) - len(self.source.rpartition("/")[2])] + source
+            if is_local(source):  # what is recorded must be found from another folder too
+                source = canonical_uri(source)
         try:
             prompts = load_prompt_set(source, storage_options=self.options)
         except RequestError as error:

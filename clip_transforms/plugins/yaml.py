@@ -94,6 +94,7 @@ class YamlEmbedImages(beam.PTransform[Any, Any]):
       image_column: of urls or image bytes.
       id_column: of the image ids; by default an image is called by its url.
       storage_options: for the store's client; secrets belong to the workers' environment.
+      allow_private_urls: whether urls may lead to private addresses and to any scheme.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class YamlEmbedImages(beam.PTransform[Any, Any]):
         image_column: str = "url",
         id_column: Optional[str] = None,
         storage_options: Optional[Mapping[str, Any]] = None,
+        allow_private_urls: bool = False,
     ) -> None:
         super().__init__()
         self._failures = _error_output(error_handling)
@@ -122,7 +124,7 @@ class YamlEmbedImages(beam.PTransform[Any, Any]):
             precision=precision,
             storage_options=storage_options or {},
         )
-        fetch = FetchOptions(storage_options=storage_options or {})
+        fetch = FetchOptions(storage_options=storage_options or {}, allow_private_urls=allow_private_urls)
         self._embed = EmbedImages(encoder=spec, engine=EngineOptions(batch_size=batch_size, fetch=fetch))
 
     def expand(self, rows: Any) -> Any:
