@@ -56,6 +56,8 @@ def _print_request(job: Job) -> None:
     for label_set in job.label_sets:
         prompts = label_set.prompt_set
         print(f"prompts   {label_set.tag}, {len(prompts.classes)} classes")
+    if job.selection is not None:
+        print(f"keeps     {job.selection.told()}")
 
 
 def _print_size(job: Job, launch: Launch) -> None:

@@ -72,6 +72,7 @@ def filter_stored(
     if job.asked("dry_run"):
         missing = ", ".join(view.folder for view in found.missing)
         print(f"would choose among the pairs of {source.root} into {job.store.root}")
+        print(f"keeps {job.selection.told() if job.selection else 'all'}")
         print(f"would first make {missing}: no image is read" if missing else "all that it takes is there")
         return 0
     job.store.probe()

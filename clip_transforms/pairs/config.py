@@ -66,6 +66,20 @@ class Selection:
         if strange:
             raise RequestError(f"--write {strange[0]}: expected one of {', '.join(OUTPUTS)}")
 
+    def told(self) -> str:
+        """The steps in words.
+
+        >>> Selection(keep_top=0.3, dedup="near").told()
+        'no rules; duplicates: near; the best 30%'
+        """
+        rules = f"rules {self.rules['name']}" if self.rules else "no rules"
+        cut = "no cut"
+        if self.keep_top is not None:
+            cut = f"the best {100 * self.keep_top:g}%"
+        if self.keep_above is not None:
+            cut = f"cosines of at least {self.keep_above:g}"
+        return f"{rules}; duplicates: {self.dedup}; {cut}"
+
     def name(self, rows: object) -> str:
         """8 hex digits over how is chosen and among which rows (any JSON value): of the parts it writes."""
         how = {key: value for key, value in asdict(self).items() if key != "outputs"}
