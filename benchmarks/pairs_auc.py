@@ -1,6 +1,6 @@
 """How well the score of `beamclip filter` tells true image-text pairs from shuffled ones, with the embedded model.
 
-    python -m benchmarks.pairs_auc [--data DATA]
+    python -m benchmarks.pairs_auc [DATA]
 
 The shipped sample drawings, each with its name and with a name drawn at random from the others. With DATA, what
 `benchmarks.tiny.recipe` built, also the drawings of a style that the model never saw (OpenMoji): those of concepts
@@ -144,7 +144,7 @@ def _on_white(row: Mapping[str, object], folder: Path) -> Drawing:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--data", type=Path, help="what benchmarks.tiny.recipe built")
+    parser.add_argument("data", nargs="?", type=Path, help="what benchmarks.tiny.recipe built")
     options = parser.parse_args(argv)
     print(
         f"{'drawings':<30}{'pictures':>9}{'things':>8}{'AUC':>8}{'95 % interval':>18}{'true among the best half':>26}"

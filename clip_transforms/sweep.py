@@ -23,6 +23,7 @@ _DATA = re.compile(
     r"run\.json|report\.html|duplicates\.parquet|selection\.json|runs/[^/]+\.json"
     r"|(?:embeddings|scores|failures|pairs|kept|reviews)/part-[^/]+\.parquet|uids\.npy"
     r"|webdataset/[\d-]+\.tar|clip-retrieval/(?:img_emb|text_emb|metadata)/[^/]+_\d+\.(?:npy|parquet)"
+    r"|clip-retrieval/(?:image|text)\.index"
     rf"|labels/{_TAG}/part-[^/]+\.parquet"
     r"|evaluation/[^/]+\.(?:json|html|svg)"
     r"|attempts/\d/[^/]+/[0-9a-f]{8}-[^/]+\.json"

@@ -75,7 +75,8 @@ def build_filter_parser(description: str) -> argparse.ArgumentParser:
         action="extend",
         metavar="WHAT",
         help="what to write of the kept pairs beside Parquet: uids (DataComp's uids.npy), clip-retrieval "
-        "(its folders of vectors and metadata), webdataset (shards with the original bytes)",
+        "(its folders of vectors and metadata), faiss (indexes beside these), webdataset "
+        "(shards with the original bytes)",
     )
     return parser
 
@@ -88,6 +89,7 @@ def selection_from(
     Raises RequestError for what makes no sense, or does not agree with the run's.
     """
     from clip_transforms.pairs.config import Selection
+    from clip_transforms.pairs.indexes import check_faiss
     from clip_transforms.pairs.rule_files import load_rules, rules_from_spec
 
     asked = {name: given[name] for name in SELECTION if name in given}
@@ -97,6 +99,8 @@ def selection_from(
         asked["rules"] = json.loads(json.dumps(rules.spec()))
     if "write" in asked:
         asked["outputs"] = tuple(sorted(set(asked.pop("write"))))
+    if "faiss" in asked.get("outputs", ()):
+        check_faiss()
     _check_dedup(asked, asked.get("dedup", stored.dedup if stored else "none"))
     if stored is None:
         return Selection(**asked), rules

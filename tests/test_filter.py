@@ -335,3 +335,22 @@ def test_ids_that_are_no_uids_are_refused_before_anything_is_written(
     assert filtered("--input", pairs, "--encoder", "fake", *options, "--output", run) == 2
     assert "is not 32 hex digits" in capsys.readouterr().err
     assert not run.exists()
+
+
+def test_an_index_finds_the_row_of_the_metadata(pairs: Path, tmp_path: Path) -> None:
+    import faiss
+
+    run = tmp_path / "run"
+    options = ("--keep-top", "0.3", "--write", "faiss")
+    assert filtered("--input", pairs, "--encoder", "fake", *options, "--output", run) == 0
+    layout = run / "clip-retrieval"
+    metadata = pq.read_table(next((layout / "metadata").glob("*.parquet"))).to_pylist()
+    embeddings = by_name(run, "embeddings")
+    asked = np.array([embeddings[Path(row["image_path"]).name]["embedding"] for row in metadata], np.float32)
+    index = faiss.read_index(str(layout / "image.index"))
+    assert index.ntotal == len(metadata) == 13
+    found, places = index.search(asked, 1)
+    assert places[:, 0].tolist() == list(range(13))
+    np.testing.assert_allclose(found[:, 0], 1, atol=2e-3)
+    assert filtered("--from-run", run, "--keep-top", "0.3") == 0
+    assert not (layout / "image.index").exists()

@@ -28,7 +28,7 @@ DUPLICATE_SEMANTIC = "duplicate_semantic"
 #: The ways to look for duplicates; each has those before it.
 DEDUPS = ("none", "exact", "near", "semantic")
 #: What may be written of the kept pairs beside Parquet.
-OUTPUTS = ("uids", "clip-retrieval", "webdataset")
+OUTPUTS = ("uids", "clip-retrieval", "faiss", "webdataset")
 _NAME = "selection.json"
 _VERSION = 1
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from clip_transforms.accounting import job_facts, summarise
 from clip_transforms.elements import ContractError, RequestError
-from clip_transforms.pairs import layouts, shards
+from clip_transforms.pairs import indexes, layouts, shards
 from clip_transforms.pairs.config import KeptSelection, SelectConfig, keep_selection
 from clip_transforms.pairs.cut import Cut
 from clip_transforms.pairs.funnel import selected_parts
@@ -23,6 +23,7 @@ from clip_transforms.storage import Store
 UIDS = "uids.npy"
 _LAYOUT = re.compile(
     r"webdataset/\d{6,}-\d{4,}\.tar|clip-retrieval/(img_emb|text_emb|metadata)/\1_\d{6,}\.(npy|parquet)"
+    r"|clip-retrieval/(image|text)\.index"
 )
 
 
@@ -42,6 +43,8 @@ def finish_selection(
     store = config.store()
     mine = set(written.names)
     store.delete(name for name in _selected(store) if name not in mine)
+    if "faiss" in config.selection.outputs:
+        indexes.write_indexes(store, written.names)
     _write_uids(config, store)
     names = sorted({selection for _, selection in selected_parts(store)})
     threshold = cut.threshold if cut else config.selection.keep_above

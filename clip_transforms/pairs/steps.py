@@ -128,7 +128,7 @@ def write_chunk(
         *_write(config, KEPT_FOLDER, chunk, table.filter(table.column("kept"))),
     ]
     names, unread = [part.name for part in parts], 0
-    if "clip-retrieval" in config.selection.outputs:
+    if {"clip-retrieval", "faiss"} & {*config.selection.outputs}:
         names += write_clip_retrieval(config, chunk, table)
     if "webdataset" in config.selection.outputs:
         shards, unread = write_shards(config, chunk, table)
