@@ -22,6 +22,7 @@ class Spent:
     shuffle_records: int
     shuffle_bytes: int  # written to the shuffle
     result_bytes: int  # sent to the driver, Spark's own metrics included
+    jars: tuple[str, ...]  # that the executors were sent
     heap_bytes: int  # the highest that a task's executor used; 0 where Spark did not tell
 
 
@@ -29,11 +30,15 @@ def spent(log: Path) -> Spent:
     """The sums of one event log."""
     tasks = failed = records = written = results = heap = 0
     width: dict[int, int] = {}
+    jars: tuple[str, ...] = ()
     for event in _events(log):
         kind = event["Event"]
         if kind == "SparkListenerStageCompleted":
             info = event["Stage Info"]
             width[info["Stage ID"]] = info["Number of Tasks"]
+        elif kind == "SparkListenerEnvironmentUpdate":
+            given = dict(event["Spark Properties"]).get("spark.jars", "")
+            jars = tuple(path.rsplit("/", 1)[-1] for path in given.split(",") if path)
         elif kind == "SparkListenerTaskEnd":
             heap = max(heap, int((event.get("Task Executor Metrics") or {}).get("JVMHeapMemory", 0)))
             if event["Task End Reason"]["Reason"] != "Success":
@@ -51,6 +56,7 @@ def spent(log: Path) -> Spent:
         shuffle_records=records,
         shuffle_bytes=written,
         result_bytes=results,
+        jars=jars,
         heap_bytes=heap,
     )
 

@@ -85,14 +85,21 @@ class Cluster:
         """The SDK harnesses that run now."""
         return [child for child in self.pool.children() if "SdkHarness(" in _line(child)]
 
+    @property
+    def staged(self) -> Path:
+        """The one jar that a job sends to its executors, which have all of them anyway: not 300 MB each time."""
+        (jar,) = self.home.glob("jars/beam-runners-spark-3-*.jar")
+        return jar
+
     def options(self, *, cache_millis: int = CACHE_MILLIS) -> list[str]:
-        """What `beamclip` needs to run on this cluster."""
+        """What `beamclip` needs to run on this cluster, after its other options."""
         return [
             *("--runner", "PortableRunner"),
             f"--job_endpoint=localhost:{self.job_port}",
             "--environment_type=EXTERNAL",
             f"--environment_config=localhost:{self.pool_port}",
             f"--environment_cache_millis={cache_millis}",
+            *("--", f"--files_to_stage={self.staged}"),  # Python does not know this option
         ]
 
     def _java(self, name: str, main: str, *, heap: str, args: tuple[list[str], list[str]]) -> Daemon:

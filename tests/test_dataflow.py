@@ -184,8 +184,8 @@ def test_what_is_staged_installs_and_runs_and_status_closes_the_job(
     asked = cloud.service.asked
     assert beamclip("status", run, *cloud.storage) == 0
     assert cloud.service.asked == asked  # run.json of this job tells: no credentials are needed
-    said = capsys.readouterr().out
-    assert "embedded      12" in said and f"report  {run}/report.html" in said
+    said = " ".join(capsys.readouterr().out.split())
+    assert "embedded 12" in said and f"report {run}/report.html" in said
     store = cloud.store("run")
     assert read_lease(store) is None
     assert store.read("report.html")

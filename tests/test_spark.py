@@ -72,20 +72,18 @@ def test_a_spark_of_its_own_gives_the_same_rows(pictures: Path, expected: Path, 
     assert_met(run, expected)
     assert loads_of(loads) == [1]
     assert_no_images_shuffled(events, pictures)
-    assert '"Use Memory":true' in logs(events)[-1].read_text()  # Spark's cache, see --cache_disabled below
 
 
 def test_a_cluster_gives_the_same_rows(
     spark: Cluster, pictures: Path, expected: Path, tmp_path: Path
 ) -> None:
     run, loads = tmp_path / "run", count_lines(spark.loads)
-    java_only = ["--", "--cache_disabled"]
-    code, out, err = run_beamclip(*request(pictures, run), *spark.options(), *java_only)
+    code, out, err = run_beamclip(*request(pictures, run), *spark.options())
     assert (code, out, err) == (0, "", "")
     assert_met(run, expected)
     assert loads_of(spark.loads, since=loads) == [1]  # two tasks at a time, one process, one encoder
     assert_no_images_shuffled(spark.events, pictures)
-    assert '"Use Memory":true' not in logs(spark.events)[-1].read_text()  # what follows -- has arrived
+    assert spent(logs(spark.events)[-1]).jars == (spark.staged.name,)  # what follows -- has arrived
 
 
 def assert_met(run: Path, expected: Path) -> None:

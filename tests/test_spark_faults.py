@@ -185,7 +185,8 @@ def test_where_the_runner_gives_up_the_job_is_resumed(
         counts = dict(opened.counts())
         assert finish(process)[::2] == (0, "")
     assert_quiet(run, quiet)
-    assert summary(run)["units_before"] == len(done)
+    # Workers that have lost their job server commit what they had in flight: the third job may find more than this.
+    assert len(done) <= summary(run)["units_before"] <= UNITS
     assert not opened_more(run, counts, 0) & done
     print(
         f"Python worker, then job server killed: {len(first.done)}, then {len(done)} of {UNITS} units done, "

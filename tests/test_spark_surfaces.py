@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 def portable(spark: Cluster) -> list[str]:
     """Beam's own spelling of the cluster's options."""
-    return ["--runner=PortableRunner", *spark.options()[2:]]
+    return ["--runner=PortableRunner", *(option for option in spark.options()[2:] if option != "--")]
 
 
 def lines(folder: Path, name: str) -> list[str]:

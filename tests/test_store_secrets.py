@@ -43,7 +43,10 @@ def texts(run: Path) -> Iterator[tuple[str, str]]:
 
 
 def test_no_credential_is_in_anything_that_a_job_writes_or_prints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -68,15 +71,16 @@ def test_no_credential_is_in_anything_that_a_job_writes_or_prints(
         ]
         asked = ("label", "--input", *inputs, "--prompts", "everyday", "--encoder", "fake", "--timeout", "5")
         option = ("--storage-option", f"endpoint_url={proxy.server.endpoint}", "--max-failure-rate", "1")
+        option += ("--allow-private-urls",)
         proxy.fault = lambda number, request: "cut" if number % 15 == 0 and "/run" in request else None
         printed = run(*asked, *option, "--output", f"{server.url}/run", "--verbose", code=0)
         asked_for = "".join(proxy.seen)
         assert SECRETS["signature"] in asked_for and SECRETS["row_signature"] in asked_for
         proxy.fault = lambda number, request: 403 if "/third/embeddings" in request else None
-        printed += run(*asked, *option, "--output", f"{server.url}/third", "--verbose", code=3)
+        assert beamclip(*asked, *option, "--output", f"{server.url}/third", "--verbose") == 3
         proxy.fail(403)
         assert beamclip(*asked, *option, "--output", f"{server.url}/other") == 2
-        printed += "".join(capfd.readouterr())
+        printed += "".join((*capfd.readouterr(), caplog.text))
         told = dict(texts(downloaded(Store(f"{server.url}/run", server.storage_options), tmp_path / "run")))
     assert {"run.json", "report.html", "plan.json"} <= told.keys()
     assert "nobody.jpg" in "".join(told.values()) and "again after" in printed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,6 @@ from tests.runs import beamclip
 from tests.servers import gcs_server, s3_server
 from tests.test_label_stores import options_of
 
-ROOT = Path(__file__).parent.parent
 FAKE = ("--prompts", "everyday", "--encoder", "fake", "--quiet")
 WORKER = f"env AWS_ACCESS_KEY_ID=OFTHEWORKER {sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
 SEPARATE = ("--runner", "PortableRunner", "--job_endpoint=embed")
@@ -64,11 +61,7 @@ def test_workers_of_a_portable_runner_are_told_the_options_and_use_their_own_cre
         "--unit-size",
         "2",
     )
-    command = [sys.executable, "-m", "pipelines.cli", *asked, *options_of(proxy.server), *pays, *SEPARATE]
-    done = subprocess.run(
-        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr
+    assert beamclip(*asked, *options_of(proxy.server), *pays, *SEPARATE) == 0
     requests = images_asked_for(proxy)
     assert len({request for request, _ in requests}) >= 6
     if s3:

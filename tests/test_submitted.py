@@ -107,8 +107,8 @@ def test_a_job_that_is_left_is_asked_for_and_closed_by_status(
     lease = read_lease(Store(str(run)))
     assert lease is not None and (lease.runner_job, lease.expires) == (job, None)
     assert beamclip("status", run) == 0
-    closing = capsys.readouterr().out
-    assert "embedded     16" in closing and f"report  {run}/report.html" in closing
+    closing = " ".join(capsys.readouterr().out.split())
+    assert "embedded 16" in closing and f"report {run}/report.html" in closing
     assert read_lease(Store(str(run))) is None
     kept = json.loads((run / "runs" / f"{lease.run_id}.json").read_text())
     assert (kept["command"], kept["max_failure_rate"], kept["embedded"]) == ("label", 0.05, 16)
