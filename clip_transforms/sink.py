@@ -72,6 +72,10 @@ def part_owner(name: str) -> PartOwner | None:
 
     >>> part_owner("embeddings/part-0123abcd-0000-000007-redo-2-5f3c-0.parquet")
     PartOwner(unit='0123abcd-0000-000007', task='redo-2', attempt='5f3c')
+    >>> part_owner("scores/part-0123abcd-0000-000007-pairs-5f3c-0.parquet").task
+    'pairs'
+    >>> part_owner("pairs/part-0123abcd-000007-0.parquet") is None
+    True
     >>> part_owner("reviews/part-anna.parquet") is None
     True
     """

@@ -38,6 +38,21 @@ def build_filter_parser(description: str) -> argparse.ArgumentParser:
         help="rule sets, one after the other: web, laion-400m, datacomp-basic, datacomp-laion-2b, coyo-700m, or "
         "YAML files",
     )
+    _add_cut(group)
+    _add_dedup(group)
+    group.add_argument(
+        "--write",
+        nargs="+",
+        action="extend",
+        metavar="WHAT",
+        help="what to write of the kept pairs beside Parquet: uids (DataComp's uids.npy), clip-retrieval "
+        "(its folders of vectors and metadata), faiss (indexes beside these), webdataset "
+        "(shards with the original bytes)",
+    )
+    return parser
+
+
+def _add_cut(group: argparse._ArgumentGroup) -> None:
     cut = group.add_mutually_exclusive_group()
     cut.add_argument(
         "--keep-top",
@@ -51,6 +66,9 @@ def build_filter_parser(description: str) -> argparse.ArgumentParser:
         metavar="S",
         help="keep pairs whose cosine of image and caption is at least S",
     )
+
+
+def _add_dedup(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--dedup",
         metavar="HOW",
@@ -69,16 +87,6 @@ def build_filter_parser(description: str) -> argparse.ArgumentParser:
         metavar="C",
         help="cosine of the embeddings from which on images are semantic duplicates (default 0.95)",
     )
-    group.add_argument(
-        "--write",
-        nargs="+",
-        action="extend",
-        metavar="WHAT",
-        help="what to write of the kept pairs beside Parquet: uids (DataComp's uids.npy), clip-retrieval "
-        "(its folders of vectors and metadata), faiss (indexes beside these), webdataset "
-        "(shards with the original bytes)",
-    )
-    return parser
 
 
 def selection_from(

@@ -198,3 +198,40 @@ def test_a_shipped_rule_set_runs(tmp_path: Path) -> None:
     assert funnel["how"]["rules"]["name"] == "datacomp-basic"
     assert funnel["kept"] + sum(funnel["dropped"].values()) + funnel["failed"] == funnel["inputs"] == 33
     assert beamclip("status", run) == 0
+
+
+def write_shards(folder: Path, *, captions: str, seed: int = 0) -> None:
+    """Two shards of ten pictures with captions; the second is the one that differs by seed and captions."""
+    for shard in range(2):
+        members = []
+        for number in range(10):
+            picture = make_image(number + 10 * shard + (seed if shard else 0), (256, 192))
+            words = f"{captions if shard else 'a caption'} of {shard} {number}"
+            members.append((f"{number:04d}.jpg", image_bytes(picture)))
+            members.append((f"{number:04d}.txt", words.encode()))
+        (folder / f"{shard:05d}.tar").write_bytes(tar_bytes(members))
+
+
+def test_shards_that_changed_are_scored_anew(tmp_path: Path) -> None:
+    source, run, fresh = tmp_path / "input", tmp_path / "run", tmp_path / "fresh"
+    source.mkdir()
+    write_shards(source, captions="words")
+    options = ("--input", source, "--format", "webdataset", "--encoder", "fake", "--keep-top", "0.5")
+    assert filtered(*options, "--output", run) == 0
+    before = {row["image_id"]: row for row in rows(run, "scores")}
+    write_shards(source, captions="other words", seed=50)
+    assert filtered("--output", run, "--resume", "--on-changed", "redo") == 0
+    assert filtered(*options, "--output", fresh) == 0
+    assert data(run) == data(fresh)
+    after = {row["image_id"]: row for row in rows(run, "scores")}
+    changed = [key for key in before if before[key]["similarity"] != after[key]["similarity"]]
+    assert len(after) == 20 and len(changed) == 10
+    assert beamclip("status", run) == 0
+
+
+def test_the_public_names_are_these() -> None:
+    from clip_transforms import pairs
+
+    assert pairs.__all__ == sorted(pairs.__all__)
+    assert [name for name in pairs.__all__ if not hasattr(pairs, name)] == []
+    assert {"judge", "load_rules", "near_duplicates", "top_fraction", "uid_bytes"} <= set(pairs.__all__)

@@ -35,6 +35,7 @@ from clip_transforms.pairs.finish import finish_selection
 from clip_transforms.pairs.rows import Joins, PairRows, apply_joins, by_chunk, redirect
 from clip_transforms.pairs.steps import Named, Written, add_written, judge_chunk, name_targets, write_chunk
 from clip_transforms.transforms.cut import FindCut
+from clip_transforms.transforms.metrics import count
 
 _FOLLOWERS = "followers"
 
@@ -211,4 +212,7 @@ def _name(met: tuple[int, Mapping[str, Iterable[Any]]], config: SelectConfig) ->
 def _write(met: tuple[int, Mapping[str, Iterable[Any]]], config: SelectConfig, cut: Cut | None) -> Written:
     threshold = cut.threshold if cut else config.selection.keep_above
     (chunk,), (rows,) = met[1]["chunk"], met[1]["rows"]
-    return write_chunk(config, chunk, rows, list(met[1]["named"]), threshold)
+    written = write_chunk(config, chunk, rows, list(met[1]["named"]), threshold)
+    reasons = {f"dropped_{name}" if name != "kept" else name: n for name, n in written.counts.items()}
+    count(reasons)
+    return written
