@@ -152,6 +152,19 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert first["random"] != second["random"]
 
 
+def test_processes_that_were_killed_between_their_checkpoints_go_on_together(tmp_path: Path) -> None:
+    assert main(_command(tmp_path, "--steps", "2", "--processes", "2")) == 0
+    behind = (tmp_path / "out" / "process-1" / "checkpoint.pt").read_bytes()
+    assert main(_command(tmp_path, "--steps", "4", "--processes", "2", "--resume")) == 0
+    (tmp_path / "out" / "process-1" / "checkpoint.pt").write_bytes(behind)
+    assert main(_command(tmp_path, "--steps", "6", "--processes", "2", "--resume")) == 0
+    first = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    second = torch.load(tmp_path / "out" / "process-1" / "checkpoint.pt", weights_only=True)
+    assert json.loads(first["progress"])[0] == json.loads(second["progress"])[0] == 6
+    for name in {name for name, _ in build(architecture(), seed=0).named_parameters()}:
+        torch.testing.assert_close(first["model"][name], second["model"][name], atol=1e-6, rtol=0, msg=name)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

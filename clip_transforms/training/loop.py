@@ -201,12 +201,20 @@ class Trainer:
             settings=self.settings(),
         )
 
-    def resume(self, folder: Path) -> bool:
-        """Goes on from a folder's checkpoint; False where there is none. Raises RequestError."""
+    def resume(self, folder: Path, *, own: Path | None = None) -> bool:
+        """Goes on from a folder's checkpoint; False where there is none. Raises RequestError.
+
+        own: where this process keeps its own, if that is another folder. Of that only the random states are
+        taken: processes save one after another, and a run that was killed between two of them would else go
+        on at different steps, each waiting for the others' last gradients for ever.
+        """
         found = load_checkpoint(folder, settings=self.settings())
         if found is None:
             return False
         states, random, self.progress = found
+        mine = load_checkpoint(own, settings=self.settings()) if own not in (None, folder) else None
+        if mine is not None:
+            states["generator"], random = mine[0]["generator"], mine[1]
         self.model.load_state_dict(states["model"])
         self.optimizer.load_state_dict(states["optimizer"])
         if self.averaged is not None:

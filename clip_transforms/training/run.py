@@ -75,7 +75,7 @@ def _work(plan: RunPlan, report: Report, examples: Examples, group: Group) -> No
     folder = plan.output if group.rank == 0 else plan.output / f"process-{group.rank}"
     folder.mkdir(exist_ok=True)
     if plan.resume:
-        trainer.resume(folder)
+        trainer.resume(plan.output, own=folder)
     first = group.rank == 0
     trainer.run(
         on_report=(lambda progress: report(progress, plan.options)) if first else (lambda _: None),
