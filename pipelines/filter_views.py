@@ -1,4 +1,4 @@
-"""Which views a selection needs beside the embeddings, in which run they are, and which are still to be made."""
+"""Which views a selection needs beside the embeddings and where they are; and what its workers are told."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from clip_transforms.labelsets import LabelSet, label_set_tags
 from clip_transforms.live import Counts, count
+from clip_transforms.pairs.config import SelectConfig
 from clip_transforms.pairs.rules import RuleSet
 from clip_transforms.pairs.scores import has_pairs
 from clip_transforms.storage import Store
 from clip_transforms.views import PAIRS, View, label_view
+from pipelines.job import Job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,3 +62,31 @@ def _has(store: Store, view: View) -> bool:
 
 def _rows(counts: Counts, view: View) -> int:
     return counts.scored if view == PAIRS else counts.labels.get(view.folder.split("/", 1)[1], 0)
+
+
+def own_views(job: Job) -> tuple[tuple[View, str], ...]:
+    """The views of a job that makes them all, in its own folder: the scores first."""
+    views = (PAIRS, *(label_view(each.tag) for each in rule_label_sets(job.rules)))
+    return tuple((view, job.store.root) for view in views)
+
+
+def select_config(
+    job: Job, *, encoder_name: str, fingerprint: str, embeddings: str, views: tuple[tuple[View, str], ...]
+) -> SelectConfig:
+    """What the workers of a filter job are told of its selection. embeddings: the run that it chooses from."""
+    if job.selection is None:
+        raise ValueError("the job has no selection")
+    return SelectConfig(
+        output=job.store.root,
+        embeddings_run=embeddings,
+        views=views,
+        selection=job.selection,
+        rules=job.rules,
+        encoder_name=encoder_name,
+        fingerprint=fingerprint,
+        run_id=job.run_id,
+        started_at=job.started_at,
+        sources=job.sources,
+        fetch=job.engine.fetch,
+        storage_options=job.store.storage_options,
+    )

@@ -8,14 +8,13 @@ from dataclasses import replace
 
 from clip_transforms.elements import RequestError
 from clip_transforms.labelsets import label_set_tags, read_label_set
-from clip_transforms.pairs.config import SelectConfig, Selection, read_selection
-from clip_transforms.plan import Extension
+from clip_transforms.pairs.config import Selection, read_selection
 from clip_transforms.storage import Store
-from clip_transforms.views import PAIRS, View, label_view
+from clip_transforms.views import PAIRS
 from pipelines import preflight
 from pipelines.closing import run_and_close
 from pipelines.filter_flags import SELECTION, selection_from
-from pipelines.filter_views import Located, locate_views, rule_label_sets
+from pipelines.filter_views import Located, locate_views, own_views, rule_label_sets, select_config
 from pipelines.from_run import check_complete, check_encoder, check_source, plan_views, refuse_strange
 from pipelines.job import (
     Job,
@@ -55,8 +54,13 @@ def filter_input(
     items = first_look(job, encoder)
     with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         extensions = write_plan(job, config, items, lease)
-        views = tuple((view, job.store.root) for view in _views(job))
-        select = _select_config(job, extensions[0], embeddings=job.store.root, views=views)
+        select = select_config(
+            job,
+            encoder_name=config.encoder_name,
+            fingerprint=config.fingerprint,
+            embeddings=job.store.root,
+            views=own_views(job),
+        )
         return run_and_close(job, config, extensions, launch, lease, command="filter", select=select)
 
 
@@ -76,16 +80,16 @@ def filter_stored(
         print(f"would first make {missing}: no image is read" if missing else "all that it takes is there")
         return 0
     job.store.probe()
+    known = {name: str(job.extensions[0].config[name]) for name in ("encoder_name", "fingerprint")}
     config = None
     if found.missing:
         config = make_config(job, preflight.load_encoder(job.spec, job.engine, local=launch.workers_here))
         config = config if into_run else replace(config, embeddings_run=source.root)
     with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         if not into_run:
-            known = {name: str(job.extensions[0].config[name]) for name in ("encoder_name", "fingerprint")}
             plan_views(job, source, **known)
         keep_views(job)
-        select = _select_config(job, job.extensions[0], embeddings=source.root, views=found.views)
+        select = select_config(job, **known, embeddings=source.root, views=found.views)
         return run_and_close(job, config, job.extensions, launch, lease, command="filter", select=select)
 
 
@@ -147,29 +151,3 @@ def _stored_of(args: argparse.Namespace, store: Store, *, into_run: bool) -> Sel
 def _stored(store: Store) -> Selection | None:
     kept = read_selection(store)
     return None if kept is None else kept.selection
-
-
-def _views(job: Job) -> tuple[View, ...]:
-    """What is read beside the embeddings: the scores first."""
-    return (PAIRS, *(label_view(each.tag) for each in rule_label_sets(job.rules)))
-
-
-def _select_config(
-    job: Job, plan: Extension, *, embeddings: str, views: tuple[tuple[View, str], ...]
-) -> SelectConfig:
-    if job.selection is None:
-        raise ValueError("the job has no selection")
-    return SelectConfig(
-        output=job.store.root,
-        embeddings_run=embeddings,
-        views=views,
-        selection=job.selection,
-        rules=job.rules,
-        encoder_name=str(plan.config["encoder_name"]),
-        fingerprint=str(plan.config["fingerprint"]),
-        run_id=job.run_id,
-        started_at=job.started_at,
-        sources=job.sources,
-        fetch=job.engine.fetch,
-        storage_options=job.store.storage_options,
-    )

@@ -354,3 +354,16 @@ def test_an_index_finds_the_row_of_the_metadata(pairs: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(found[:, 0], 1, atol=2e-3)
     assert filtered("--from-run", run, "--keep-top", "0.3") == 0
     assert not (layout / "image.index").exists()
+
+
+def test_a_dry_run_with_another_runner_shows_the_steps(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = ("--runner", "PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
+    options = ("--encoder", "fake", "--dedup", "near", "--keep-top", "0.3", "--dry-run")
+    assert filtered("--input", pairs, *options, "--output", tmp_path / "run", *runner) == 0
+    shown = capsys.readouterr().out
+    assert "keeps     no rules; duplicates: near; the best 30%" in shown
+    for step in ("RunUnits/EmbedAndLabel", "SelectPairs/Exact", "SelectPairs/Near", "SelectPairs/Cut"):
+        assert step in shown, step
+    assert not (tmp_path / "run").exists()
