@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
 from collections import Counter
@@ -188,7 +189,7 @@ def test_images_that_are_added_are_scored_too_whichever_command_adds_them(
     assert data(run) == data(fresh)
 
 
-def test_uids_are_the_halves_of_the_ids_sorted(tmp_path: Path) -> None:
+def test_uids_are_byte_for_byte_what_datacomp_writes_for_these_scores(tmp_path: Path) -> None:
     source = write_pairs(tmp_path / "input", 30)
     lines = source.read_text().splitlines()
     uids = [f"{(7919 * number) ** 9 % 2**128:032x}" for number in range(len(lines) - 1)]
@@ -196,15 +197,20 @@ def test_uids_are_the_halves_of_the_ids_sorted(tmp_path: Path) -> None:
         "\n".join(["uid," + lines[0], *map(",".join, zip(uids, lines[1:], strict=True))]) + "\n"
     )
     run = tmp_path / "run"
-    options = ("--keep-above", "0", "--write", "uids")
+    options = ("--keep-top", "0.3", "--write", "uids")
     assert filtered("--input", source, "--encoder", "fake", *options, "--output", run) == 0
-    kept = {row["image_id"] for row in rows(run, "kept")}
-    assert kept < set(uids) and len(kept) > 9
-    expected = np.array([(int(uid[:16], 16), int(uid[16:32], 16)) for uid in kept], np.dtype("u8,u8"))
-    expected.sort()
-    stored = np.load(run / "uids.npy")
-    assert stored.dtype == np.dtype("u8,u8")
-    np.testing.assert_array_equal(stored, expected)
+    scored = [row for row in rows(run, "pairs") if row["similarity_fake"] is not None]
+    ids = np.array(
+        [(int(row["image_id"][:16], 16), int(row["image_id"][16:], 16)) for row in scored], "u8,u8"
+    )
+    scores = np.array([row["similarity_fake"] for row in scored], np.float32)
+    kept = ids[scores >= -np.sort(-scores)[int(len(scores) * 0.3)]]
+    kept.sort()
+    buffer = io.BytesIO()
+    np.save(buffer, kept)
+    assert len(kept) == 9 + 1
+    assert (run / "uids.npy").read_bytes() == buffer.getvalue()
+    assert {row["image_id"] for row in scored} < set(uids)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def test_a_cluster_chooses_the_pairs_of_the_local_run(spark: Cluster, tmp_path: 
     told, expected = (summary(folder)["filter"] for folder in (run, local))
     for key in ("inputs", "failed", "kept", "dropped", "threshold"):
         assert told[key] == expected[key], key
+    assert summary(run)["units_before"] == 0 and summary(run)["images_per_second"] > 0  # each unit once
     assert len(expected["dropped"]) >= 4 and expected["kept"] > 10
     np.testing.assert_array_equal(np.load(run / "uids.npy"), np.load(local / "uids.npy"))
     sizes = sum(path.stat().st_size for path in (tmp_path / "input" / "images").iterdir())
