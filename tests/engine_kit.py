@@ -17,6 +17,7 @@ from clip_transforms.elements import Failure, ImageInfo, ImageRef, Reason, Stage
 from clip_transforms.encoders import FakeEncoder, Float32, UInt8
 from clip_transforms.encoders.fake import FakeOptions
 from clip_transforms.engine import EncodedBatch, Engine, EngineOptions, EngineStats
+from clip_transforms.fetch import FetchOptions
 from clip_transforms.images import DecodeOptions, decode_to_pixels
 from tests.helpers import image_bytes, make_image
 
@@ -92,9 +93,13 @@ def expected_row(data: bytes, encoder: FakeEncoder) -> Float32:
     return row
 
 
+#: Lets the schemes be opened that tests/test_engine_processes.py has.
+FETCH = FetchOptions(schemes=("crash", "slow", "twice"))
+
+
 def options(**changes: object) -> EngineOptions:
     """Small ones."""
-    small: dict[str, object] = {"batch_size": 8, "fetch_threads": 4, "decode_threads": 2}
+    small: dict[str, object] = {"batch_size": 8, "fetch_threads": 4, "decode_threads": 2, "fetch": FETCH}
     return EngineOptions(**{**small, **changes})  # type: ignore[arg-type]
 
 
