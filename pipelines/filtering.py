@@ -96,11 +96,14 @@ def filter_stored(
 def _check_input(args: argparse.Namespace) -> Job:
     """A request with images; raises RequestError."""
     options = storage_options(getattr(args, "storage_option", []))
-    selection_from(vars(args), storage_options=options)  # before anything is read
+    fresh = not (hasattr(args, "resume") or hasattr(args, "retry_failed"))
+    if fresh:  # before anything is read
+        selection, rules = selection_from(vars(args), storage_options=options)
     job = check_request(args, labels=False)
     going_on = bool(job.extensions)
-    stored = _stored(job.store) if going_on else None
-    selection, rules = selection_from(vars(args), stored, storage_options=options)
+    if not fresh:
+        stored = _stored(job.store) if going_on else None
+        selection, rules = selection_from(vars(args), stored, storage_options=options)
     kept = [read_label_set(job.store, tag) for tag in label_set_tags(job.store)] if going_on else []
     sets = {each.tag: each for each in (*rule_label_sets(rules), *kept)}
     return replace(job, selection=selection, rules=rules, label_sets=tuple(sets.values()), pairs=True)

@@ -173,6 +173,16 @@ def test_a_retry_brings_scores_and_chooses_anew(pairs: Path, tmp_path: Path) -> 
     assert beamclip("status", run) == 0
 
 
+def test_a_resume_may_repeat_what_the_run_has(pairs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    how = ("--dedup", "near", "--near-distance", "6")
+    assert filtered("--input", pairs, "--encoder", "fake", *how, "--output", run) == 0
+    before = data(run)
+    assert filtered("--output", run, "--resume", "--near-distance", "6") == 0
+    assert filtered("--output", run, "--resume", "--near-distance", "4") == 2
+    assert data(run) == before
+
+
 def test_images_that_are_added_are_scored_too_whichever_command_adds_them(
     pairs: Path, tmp_path: Path
 ) -> None:
@@ -248,6 +258,7 @@ def test_what_does_not_go_with_a_stored_run_is_refused(
         (("--from-run", other), f"give --from-run {run}"),
         (("--from-run", tmp_path), "there is no run with embeddings"),
         (("--output", run, "--resume", "--keep-top", "0.1"), "does not agree with the run's selection"),
+        (("--output", run, "--resume", "--near-distance", "4"), "--near-distance goes with --dedup near"),
         (("--output", other, "--resume"), f"--from-run {run} --output {other} --resume"),
     ):
         assert filtered(*flags) == 2, flags

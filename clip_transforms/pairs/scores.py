@@ -38,7 +38,7 @@ def has_pairs(store: Store) -> bool:
 class PairScorer:
     """Holds the images of embedding parts against their captions (a views.ViewMaker). Safe for several threads.
 
-    engine: called where there is a caption to encode, and not before.
+    engine: called with the first rows, and not before.
     """
 
     def __init__(self, config: RunConfig, *, engine: Callable[[], Engine]) -> None:
