@@ -16,6 +16,7 @@ from filelock import FileLock
 _ROOT = Path(__file__).parent.parent
 _POM = Path(__file__).parent / "spark" / "pom.xml"
 _FETCH_S = 900
+JOB_SERVER = "org.apache.beam.runners.spark.SparkJobServerDriver"
 _OPEN = (
     "java.lang",
     "java.lang.invoke",
@@ -82,9 +83,9 @@ def _manifest(jars: list[Path]) -> bytes:
     opens = " ".join(f"java.base/{package}" for package in _OPEN)
     entries = {
         "Manifest-Version": "1.0",
-        "Main-Class": "org.apache.beam.runners.spark.SparkJobServerDriver",
+        "Main-Class": JOB_SERVER,
         "Add-Opens": opens,
-        "Class-Path": " ".join(jar.as_uri() for jar in jars),
+        "Class-Path": " ".join(f"jars/{jar.name}" for jar in jars),  # relative to this one
     }
     lines = []
     for name, value in entries.items():

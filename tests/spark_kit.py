@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from tests.spark_daemon import ROOT, Daemon, environment, free_port
-from tests.spark_jars import ADD_OPENS, job_server_jar, spark_home
+from tests.spark_jars import ADD_OPENS, JOB_SERVER, job_server_jar, spark_home
 
 CACHE_MILLIS = 600_000
 CORES = 2
@@ -40,7 +40,7 @@ class Cluster:
         self.home = spark_home()
         self._cores = cores
         self._memory = executor_memory
-        self.master_port, self.job_port, self.pool_port = free_port(), free_port(), free_port()
+        self.master_port, self.job_port = free_port(), free_port()
         self.master = self._java(
             "master", "org.apache.spark.deploy.master.Master", heap="256m", args=self._master_args()
         )
@@ -48,17 +48,9 @@ class Cluster:
             "worker", "org.apache.spark.deploy.worker.Worker", heap="256m", args=self._worker_args()
         )
         self.job_server = self._java(
-            "job-server",
-            "org.apache.beam.runners.spark.SparkJobServerDriver",
-            heap="512m",
-            args=self._job_args(),
+            "job-server", "org.apache.spark.deploy.SparkSubmit", heap="512m", args=self._submit_args()
         )
-        self.pool = Daemon(
-            name="pool",
-            command=[*_POOL, f"--service_port={self.pool_port}"],
-            log=work / "pool.log",
-            env=counting(self.loads),
-        )
+        self.pool, self.pool_port = self.worker_pool("pool", **counting(self.loads))
 
     def start(self) -> None:
         """Start all; raises NotStarted."""
@@ -91,29 +83,25 @@ class Cluster:
         (jar,) = self.home.glob("jars/beam-runners-spark-3-*.jar")
         return jar
 
-    def options(self, *, cache_millis: int = CACHE_MILLIS) -> list[str]:
+    def worker_pool(self, name: str, **env: str) -> tuple[Daemon, int]:
+        """A pool of Python workers and its port."""
+        port = free_port()
+        command = [*_POOL, f"--service_port={port}"]
+        return Daemon(name=name, command=command, log=self.work / f"{name}.log", env=env), port
+
+    def options(self, *, cache_millis: int = CACHE_MILLIS, pool_port: int | None = None) -> list[str]:
         """What `beamclip` needs to run on this cluster, after its other options."""
         return [
             *("--runner", "PortableRunner"),
             f"--job_endpoint=localhost:{self.job_port}",
             "--environment_type=EXTERNAL",
-            f"--environment_config=localhost:{self.pool_port}",
+            f"--environment_config=localhost:{pool_port or self.pool_port}",
             f"--environment_cache_millis={cache_millis}",
             *("--", f"--files_to_stage={self.staged}"),  # Python does not know this option
         ]
 
-    def _java(self, name: str, main: str, *, heap: str, args: tuple[list[str], list[str]]) -> Daemon:
-        properties, arguments = args
-        command = [
-            "java",
-            f"-Xmx{heap}",
-            *ADD_OPENS,
-            *properties,
-            "-cp",
-            f"{self.home}/jars/*",
-            main,
-            *arguments,
-        ]
+    def _java(self, name: str, main: str, *, heap: str, args: list[str]) -> Daemon:
+        command = ["java", f"-Xmx{heap}", *ADD_OPENS, "-cp", f"{self.home}/jars/*", main, *args]
         env = {
             "SPARK_HOME": str(self.home),
             "SPARK_LOCAL_IP": "127.0.0.1",
@@ -122,14 +110,15 @@ class Cluster:
         }
         return Daemon(name=name, command=command, log=self.work / f"{name}.log", env=env)
 
-    def _master_args(self) -> tuple[list[str], list[str]]:
-        return [], ["--host", "127.0.0.1", "--port", str(self.master_port), "--webui-port", "0"]
+    def _master_args(self) -> list[str]:
+        return ["--host", "127.0.0.1", "--port", str(self.master_port), "--webui-port", "0"]
 
-    def _worker_args(self) -> tuple[list[str], list[str]]:
+    def _worker_args(self) -> list[str]:
         given = ["--host", "127.0.0.1", "--cores", str(self._cores), "--memory", "1g", "--webui-port", "0"]
-        return [], [*given, f"spark://127.0.0.1:{self.master_port}"]
+        return [*given, f"spark://127.0.0.1:{self.master_port}"]
 
-    def _job_args(self) -> tuple[list[str], list[str]]:
+    def _submit_args(self) -> list[str]:
+        """Of spark-submit: the job server is the driver, as in docs/spark.md."""
         settings = {
             **event_log(self.events),
             "spark.driver.host": "127.0.0.1",
@@ -137,9 +126,15 @@ class Cluster:
             "spark.executor.memory": self._memory,
             "spark.executor.extraJavaOptions": " ".join(ADD_OPENS),
         }
-        given = [f"--job-port={self.job_port}", "--artifact-port=0", "--expansion-port=0"]
-        given += [f"--artifacts-dir={self.work / 'artifacts'}"]
-        return as_properties(settings), [*given, f"--spark-master-url=spark://127.0.0.1:{self.master_port}"]
+        given = ["--master", f"spark://127.0.0.1:{self.master_port}", "--deploy-mode", "client"]
+        given += [part for name, value in settings.items() for part in ("--conf", f"{name}={value}")]
+        given += ["--class", JOB_SERVER, str(job_server_jar(self.home)), f"--job-port={self.job_port}"]
+        return [
+            *given,
+            "--artifact-port=0",
+            "--expansion-port=0",
+            f"--artifacts-dir={self.work / 'artifacts'}",
+        ]
 
 
 @contextlib.contextmanager

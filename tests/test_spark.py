@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from tests.helpers import image_bytes, make_image
 from tests.runs import all_rows, beamclip, summary
+from tests.spark_daemon import wait_for
 from tests.spark_events import logs, spent
 from tests.spark_kit import (
     Cluster,
@@ -129,6 +131,19 @@ def assert_no_images_shuffled(events: Path, pictures: Path) -> None:
     assert found.failed == 0
     assert 0 < found.shuffle_bytes < min(sizes), (found, min(sizes))
     assert found.shuffle_bytes < 0.01 * sum(sizes)
+
+
+def test_a_job_that_is_not_waited_for(spark: Cluster, pictures: Path, expected: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, _, err = run_beamclip(*request(pictures, run), "--no-wait", *spark.options())
+    assert (code, err) == (4, "")
+    wait_for("the end of the job", lambda: (run / "run.json").exists(), seconds=240)
+    for _ in range(60):  # the runner may not know yet
+        if beamclip("status", run) != 4:
+            break
+        time.sleep(1)
+    assert_met(run, expected)
+    assert (run / "report.html").exists()
 
 
 def test_what_a_worker_raises_is_one_line(spark: Cluster, tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 from clip_transforms.elements import BeamclipError, ImageRef, UnitKind
 from clip_transforms.fetch import FetchOptions, fetch
 from clip_transforms.filesystems import open_filesystem, protocol_of
+from clip_transforms.object_reader import open_object
 from clip_transforms.plan import plan_table
 from clip_transforms.sources.options import IMAGE_SUFFIXES, PlanItem, SourceOptions
 from clip_transforms.sources.reading import read_unit
 from clip_transforms.sources.webdataset import split_key
 
 _REMOTE_SHARD_BYTES = 256 * 2**20  # a larger remote shard is not read through for a thumbnail
+_BLOCK = 2**20  # bytes read ahead of a member
 _PLACE = np.dtype([("key", "u8"), ("offset", "u8"), ("size", "u8")])
 _logger = logging.getLogger(__name__)
 
@@ -52,8 +54,7 @@ class ImageLookup:
 
     def _open(self, url: str) -> BinaryIO:
         filesystem, path = open_filesystem(self._sources.open_url(url), self._sources.storage_options)
-        opened: BinaryIO = filesystem.open(path, "rb")
-        return opened
+        return open_object(filesystem, path, block_size=_BLOCK)
 
     def _member(self, shard: str, key: str) -> bytes | None:
         if getattr(self._last, "shard", None) != shard:
