@@ -6,7 +6,8 @@ import datetime
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from clip_transforms.commits import EMBEDDINGS, FAILURES
@@ -14,26 +15,32 @@ from clip_transforms.config import RunConfig
 from clip_transforms.duplicates import find_duplicates
 from clip_transforms.elements import ContractError, Reason
 from clip_transforms.labelsets import label_set_tags
-from clip_transforms.live import count, live_parts
+from clip_transforms.live import Counts, count, live_parts
 from clip_transforms.memory import peak_memory
+from clip_transforms.pairs.config import read_selection
+from clip_transforms.pairs.funnel import funnel_problems, read_funnel
+from clip_transforms.pairs.scores import has_pairs
 from clip_transforms.plan import Extension, iter_units, read_extensions
 from clip_transforms.retries import REPEATS
 from clip_transforms.storage import Store
 from clip_transforms.sweep import sweep
+from clip_transforms.views import PAIRS, View, label_view
 
 _PACKAGES = ("beamclip", "apache-beam", "torch", "open_clip_torch", "pillow", "pyarrow", "numpy", "fsspec")
 _STAGES = ("fetch", "decode", "encode")
 
 
-def finish_run(config: RunConfig, counted: Mapping[str, float]) -> dict[str, Any]:
+def finish_run(config: RunConfig, counted: Mapping[str, float], *, last: bool = True) -> dict[str, Any]:
     """The last step of a job: sweep, find repeated ids, recount, write run.json; returns its content.
 
-    counted: the unit reports of this job, added up. Runs on one worker, once all units are done; run again
-    it writes the same.
+    counted: the unit reports of this job, added up. last: False where more follows, which writes run.json.
+    Runs on one worker, once all units are done; run again it writes the same.
     """
     store = config.store()
-    tags = [f"labels-{tag}" for tag in config.label_sets]
-    sweep(store, planned_units(config.embeddings_store()), tasks=tags if config.embeddings_run else ["embed"])
+    tasks = [view.task for view in config.views()]
+    sweep(
+        store, planned_units(config.embeddings_store()), tasks=tasks if config.embeddings_run else ["embed"]
+    )
     duplicates = None
     if not config.embeddings_run:
         parts = live_parts(store)
@@ -41,9 +48,10 @@ def finish_run(config: RunConfig, counted: Mapping[str, float]) -> dict[str, Any
     summary = {
         **summarise(store),
         "duplicate_ids": duplicates,
-        **_job_facts(config, counted),
+        **job_facts(run_id=config.run_id, started_at=config.started_at, counted=counted),
     }
-    store.write("run.json", json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False).encode())
+    if last:
+        store.write("run.json", json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False).encode())
     return summary
 
 
@@ -55,7 +63,9 @@ def summarise(store: Store) -> dict[str, Any]:
     plans = read_extensions(Store(str(other), store.storage_options)) if other else extensions
     counts = count(store)
     tags = label_set_tags(store)
-    planned = sum(extension.units for extension in plans)
+    scored = has_pairs(store)
+    views = [*([PAIRS] if scored else []), *map(label_view, tags)]
+    planned = sum(extension.units for extension in plans) if views or not other else 0
     labelled = {tag: counts.labels.get(tag, 0) for tag in tags}
     return {
         "output": store.root,
@@ -65,8 +75,10 @@ def summarise(store: Store) -> dict[str, Any]:
         "failed": counts.failed,
         "failures_by_reason": dict(counts.failures_by_reason),
         "planned_images": _planned_images(extensions),
-        "units": {"planned": planned, "committed": _committed(counts.units, tags, bool(other))},
+        "units": {"planned": planned, "committed": _committed(counts.units, views, views_only=bool(other))},
         "labels": labelled,
+        "scored": counts.scored if scored else None,
+        "filter": _funnel(store, count(Store(str(other), store.storage_options)) if other else counts),
         "encoder": config.get("encoder_name"),
         "fingerprint": config.get("fingerprint"),
         "fingerprints": dict(counts.fingerprints),
@@ -106,6 +118,9 @@ def contract_problems(summary: Mapping[str, Any], *, max_failure_rate: float) ->
         for tag, rows in summary["labels"].items():
             if rows != summary["embedded"] and units["committed"] == units["planned"]:
                 problems.append(f"{summary['embedded']} images are embedded, {rows} have labels of {tag}")
+        if summary.get("scored") not in (None, summary["embedded"]) and not problems:
+            problems.append(f"{summary['embedded']} images are embedded, {summary['scored']} have scores")
+    problems += funnel_problems(summary)
     cut = summary["failures_by_reason"].get(Reason.TRUNCATED_SHARD.value, 0)
     if cut:
         problems.append(f"{cut} shards are truncated: what could be read of them was kept")
@@ -125,28 +140,39 @@ def check_contract(summary: Mapping[str, Any], *, max_failure_rate: float) -> No
         raise ContractError("; ".join(problems))
 
 
+def _funnel(store: Store, counts: Counts) -> dict[str, Any] | None:
+    """The funnel of a filter run, from its rows; counts: of the run whose images were chosen from."""
+    kept = read_selection(store)
+    if kept is None:
+        return None
+    found = read_funnel(store).to_plain()
+    facts = {"done": kept.done, "threshold": kept.threshold, "how": asdict(kept.selection)}
+    return {**found, "inputs": counts.inputs, "failed": counts.failed, **facts}
+
+
 def _planned_images(extensions: list[Extension]) -> int | None:
     rows = [extension.rows for extension in extensions]
     return None if None in rows else sum(row for row in rows if row is not None)
 
 
-def _committed(units: Mapping[str, int], tags: list[str], labels_only: bool) -> int:
-    if not labels_only:
+def _committed(units: Mapping[str, int], views: Sequence[View], *, views_only: bool) -> int:
+    if not views_only:
         return units.get("embed", 0)
-    return min((units.get(f"labels-{tag}", 0) for tag in tags), default=0)
+    return min((units.get(view.task, 0) for view in views), default=0)
 
 
-def _job_facts(config: RunConfig, counted: Mapping[str, float]) -> dict[str, Any]:
+def job_facts(*, run_id: str, started_at: str, counted: Mapping[str, float]) -> dict[str, Any]:
+    """What run.json says of the job that wrote it. started_at: ISO 8601; counted: its unit reports, added up."""
     ended = datetime.datetime.now(datetime.timezone.utc)
-    seconds = max(1e-9, (ended - datetime.datetime.fromisoformat(config.started_at)).total_seconds())
+    seconds = max(1e-9, (ended - datetime.datetime.fromisoformat(started_at)).total_seconds())
     done = counted.get("embedded", 0) + counted.get("failed", 0)
     stages = {}
     for stage in _STAGES:
         busy = counted.get(f"{stage}_ms", 0.0) / 1e3
         stages[stage] = round(counted.get(f"{stage}_images", 0) / busy, 2) if busy else None
     return {
-        "run_id": config.run_id,
-        "started_at": config.started_at,
+        "run_id": run_id,
+        "started_at": started_at,
         "ended_at": ended.isoformat(),
         "images_per_second": round(done / seconds, 2),
         "images_per_second_of_stage": stages,  # one thread of it

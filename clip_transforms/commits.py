@@ -18,7 +18,7 @@ COMMITS = "commits"
 EMBEDDINGS = "embeddings"
 FAILURES = "failures"
 _VERSION = 1
-_TASK = re.compile(r"embed|labels-[^/]+@[0-9a-f]{8}|(?:retry|redo)-[1-9]\d*")
+_TASK = re.compile(r"embed|pairs|labels-[^/]+@[0-9a-f]{8}|(?:retry|redo)-[1-9]\d*")
 _READERS = 16
 _AHEAD = 256
 
@@ -27,9 +27,10 @@ _AHEAD = 256
 class Commit:
     """What one attempt made of one task of one unit; raises ContractError where its numbers contradict.
 
-    Tasks: `embed`; `labels-<set>@<hash8>`, label rows of the embedding parts in `sources`; `retry-<n>`, new
-    rows for the inputs of the failure parts in `supersedes`, n counting up within the unit; `redo-<n>`, the
-    whole unit anew, which supersedes all that was committed for the unit before.
+    Tasks: `embed`; `labels-<set>@<hash8>` and `pairs`, rows of a view (clip_transforms.views) of the embedding
+    parts in `sources`; `retry-<n>`, new rows for the inputs of the failure parts in `supersedes`, n counting
+    up within the unit; `redo-<n>`, the whole unit anew, which supersedes all that was committed for the unit
+    before.
     """
 
     task: str
@@ -43,7 +44,9 @@ class Commit:
     failed: int = 0  # rows in failures/
     failures_by_reason: Mapping[str, int] = field(default_factory=dict)
     supersedes: tuple[str, ...] = ()  # names of failure parts: all that were live in the unit
-    sources: tuple[str, ...] = ()  # names of the embedding parts of other commits that label rows here are of
+    sources: tuple[
+        str, ...
+    ] = ()  # names of the embedding parts of other commits that rows of views here are of
     stats: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -235,10 +238,10 @@ def _contradiction(commit: Commit) -> str | None:
 
 def _misplaced(task: str, supersedes: Iterable[str], sources: Iterable[str], parts: bool) -> str | None:
     kind = task.split("-", 1)[0]
-    if kind == "labels" and parts and not tuple(sources):
-        return "label rows need the embedding parts that they are of, as `sources`"
+    if kind in ("labels", "pairs") and parts and not tuple(sources):
+        return "rows of a view need the embedding parts that they are of, as `sources`"
     if kind != "retry" and tuple(supersedes):
         return "only a retry names what it supersedes"
     if kind in ("embed", "redo") and tuple(sources):
-        return "only labels and retries have sources"
+        return "only views and retries have sources"
     return None

@@ -9,6 +9,7 @@ from clip_transforms.encoders import EncoderSpec, Family
 from clip_transforms.engine import EngineOptions, EngineStats
 from clip_transforms.sources import SourceOptions
 from clip_transforms.storage import Store
+from clip_transforms.views import PAIRS, View, label_view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class RunConfig:
     sources: SourceOptions
     engine: EngineOptions
     label_sets: tuple[str, ...] = ()  # tags `<set>@<hash8>` that every unit must end with
-    embeddings_run: str | None = None  # url of another run whose embeddings are labelled
+    pairs: bool = False  # whether every unit must end with the scores of its image-text pairs
+    embeddings_run: str | None = None  # url of another run whose embeddings are labelled or scored
     retry_failed: bool = False
     embedding_dtype: str = "float32"
     storage_options: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -37,6 +39,10 @@ class RunConfig:
     def store(self) -> Store:
         """The run's folder."""
         return Store(self.output, self.storage_options)
+
+    def views(self) -> tuple[View, ...]:
+        """What every unit must end with beside its embeddings, in the order of the work."""
+        return (*((PAIRS,) if self.pairs else ()), *map(label_view, self.label_sets))
 
     def embeddings_store(self) -> Store:
         """Where the embeddings are: this run, or the one it labels."""
@@ -53,6 +59,7 @@ class UnitReport:
     failed: int = 0
     failed_by: Mapping[str, int] = field(default_factory=dict)  # "<stage>_<reason>" -> rows
     labelled: int = 0
+    scored: int = 0  # pairs
     done_before: bool = False  # its commit was there already
     retries: int = 0  # requests that the process made again since its last report
     stats: EngineStats | None = None
@@ -65,6 +72,7 @@ class UnitReport:
         if self.done_before:
             return found
         found |= {"embedded": self.embedded, "failed": self.failed, "labelled": self.labelled}
+        found["scored"] = self.scored
         if self.stats is not None:
             for stage in ("fetch", "decode", "encode"):
                 spread = getattr(self.stats, f"{stage}_ms")

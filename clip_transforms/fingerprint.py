@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 #: Raised when the code that makes embeddings of the same inputs changes what they are.
 _EMBEDDING_VERSION = 1
+#: The same for the scores of image-text pairs.
+_PAIRS_VERSION = 1
 
 
 def canonical_hash(value: object) -> str:
@@ -76,6 +78,15 @@ def labels_hash8(prompt_set: str, *, calibration: str | None = None, probe: str 
     3
     """
     return canonical_hash(_label_parts(prompt_set, calibration, probe))[:8]
+
+
+def scores_fingerprint(embedding: str) -> str:
+    """32 hex digits over what the score of an image-text pair depends on beside its caption.
+
+    >>> len(scores_fingerprint("e1")), scores_fingerprint("e1") == scores_fingerprint("e2")
+    (32, False)
+    """
+    return canonical_hash([embedding, "pairs", _PAIRS_VERSION])[:32]
 
 
 def _label_parts(prompt_set: str, calibration: str | None, probe: str | None) -> list[str | None]:

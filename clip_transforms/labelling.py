@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -101,3 +102,19 @@ class Labeller:
             run_id=config.run_id,
             created_at=datetime.datetime.now(datetime.timezone.utc),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMaker:
+    """The view of one label set (a views.ViewMaker)."""
+
+    labeller: Labeller
+    tag: str
+
+    def fingerprint(self) -> str:
+        """Of its label rows."""
+        return self.labeller.fingerprint(self.tag)
+
+    def write(self, sources: Iterable[Part], *, stem: str) -> tuple[Part, ...]:
+        """Label rows of these embedding parts."""
+        return self.labeller.label(self.tag, sources, stem=stem)

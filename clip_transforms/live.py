@@ -10,6 +10,7 @@ from clip_transforms.commits import COMMITS, EMBEDDINGS, FAILURES, Commit, iter_
 from clip_transforms.elements import ContractError
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store
+from clip_transforms.views import PAIRS, View
 
 _LABELS = "labels"
 
@@ -37,14 +38,13 @@ class UnitState:
         """The parts of a folder that hold."""
         return tuple(part for live in self.commits for part in live.parts.get(folder, ()))
 
-    def unlabelled(self, tag: str) -> tuple[Part, ...]:
-        """The embedding parts that have no label rows of the set `<set>@<hash8>` yet."""
-        folder = f"{_LABELS}/{tag}"
+    def without(self, view: View) -> tuple[Part, ...]:
+        """The embedding parts that have no rows of the view yet."""
         done: set[str] = set()
         for live in self.commits:
-            if live.parts.get(folder) or live.commit.task == f"labels-{tag}":
+            if live.parts.get(view.folder) or live.commit.task == view.task:
                 done.update(live.commit.sources)
-            if live.parts.get(folder):
+            if live.parts.get(view.folder):
                 done.update(part.name for part in live.parts.get(EMBEDDINGS, ()))
         return tuple(part for part in self.parts(EMBEDDINGS) if part.name not in done)
 
@@ -68,6 +68,7 @@ class Counts:
     labels: Mapping[str, int]  # rows by `<set>@<hash8>`
     units: Mapping[str, int]  # commits by task
     fingerprints: Mapping[str, int]  # embedded rows by fingerprint; more than one is an error
+    scored: int = 0  # image-text pairs
 
     @property
     def inputs(self) -> int:
@@ -79,8 +80,8 @@ def resolve_unit(commits: Iterable[Commit]) -> UnitState:
     """Which parts of one unit's commits hold.
 
     The highest `redo-<n>`, else `embed`, is the base: it supersedes every other of them, and all that builds
-    on those. A retry holds if the failure parts it names are of commits that hold, and supersedes them. Label
-    rows hold if the embedding parts they are of do. "Later" is thus a matter of what a commit was made
+    on those. A retry holds if the failure parts it names are of commits that hold, and supersedes them. Rows
+    of views hold if the embedding parts they are of do. "Later" is thus a matter of what a commit was made
     from, never of clocks. Where the unit has no base (labels of another run) everything named holds.
     Raises ContractError where two commits supersede one part, or one supersedes some failure parts of a
     commit and not the others: no attempt does, and the counts would not add up.
@@ -148,6 +149,7 @@ def count(store: Store, *, plans: Collection[str] | None = None) -> Counts:
     embedded, failed = 0, 0
     reasons: Counter[str] = Counter()
     labels: Counter[str] = Counter()
+    scored = 0
     units: Counter[str] = Counter()
     fingerprints: Counter[str] = Counter()
     for live in live_commits(store, plans=plans):
@@ -160,6 +162,7 @@ def count(store: Store, *, plans: Collection[str] | None = None) -> Counts:
         if live.failures_hold:
             failed += commit.failed
             reasons.update(commit.failures_by_reason)
+        scored += sum(part.rows for part in live.parts.get(PAIRS.folder, ()))
         for folder, parts in live.parts.items():
             if folder.startswith(f"{_LABELS}/"):
                 labels[folder[len(_LABELS) + 1 :]] += sum(part.rows for part in parts)
@@ -168,13 +171,14 @@ def count(store: Store, *, plans: Collection[str] | None = None) -> Counts:
         failed=failed,
         failures_by_reason=dict(sorted(reasons.items())),
         labels=dict(sorted(labels.items())),
+        scored=scored,
         units=dict(sorted(units.items())),
         fingerprints=dict(sorted(fingerprints.items())),
     )
 
 
 def _rank(task: str) -> int:
-    """Bases first, then what builds on them, then what is labelled from either."""
+    """Bases first, then what builds on them, then views of either."""
     kind = task.split("-", 1)[0]
     return {"embed": 0, "redo": 0, "retry": 1}.get(kind, 2)
 

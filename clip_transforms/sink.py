@@ -21,7 +21,7 @@ _GROUP_ROWS = 4_096
 _GROUP_BYTES = 32 << 20
 _PART = re.compile(
     r"part-(?P<unit>[0-9a-f]{8}-[^-/]+-\d+)"
-    r"-(?P<task>embed|labels-[^/]+@[0-9a-f]{8}|retry-\d+|redo-\d+)"
+    r"-(?P<task>embed|pairs|labels-[^/]+@[0-9a-f]{8}|retry-\d+|redo-\d+)"
     r"-(?P<attempt>[0-9a-z]+)-\d+\.parquet"
 )
 
@@ -72,6 +72,10 @@ def part_owner(name: str) -> PartOwner | None:
 
     >>> part_owner("embeddings/part-0123abcd-0000-000007-redo-2-5f3c-0.parquet")
     PartOwner(unit='0123abcd-0000-000007', task='redo-2', attempt='5f3c')
+    >>> part_owner("scores/part-0123abcd-0000-000007-pairs-5f3c-0.parquet").task
+    'pairs'
+    >>> part_owner("pairs/part-0123abcd-000007-0.parquet") is None
+    True
     >>> part_owner("reviews/part-anna.parquet") is None
     True
     """

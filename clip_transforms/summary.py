@@ -160,7 +160,19 @@ def _counts(run: Mapping[str, Any]) -> Table:
     rate = run.get("images_per_second")
     if isinstance(rate, (int, float)) and rate > 0:
         table.add_row("images/s", f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}", "")
+    _funnel(table, run.get("filter"))
     return table
+
+
+def _funnel(table: Table, funnel: Mapping[str, Any] | None) -> None:
+    """What became of the pairs of a filter run: each reason to drop, then what is kept."""
+    if not funnel:
+        return
+    for reason, count in funnel["dropped"].items():
+        table.add_row(printable(reason), f"-{count:,}", percent(count / max(1, funnel["inputs"])))
+    cut = funnel.get("threshold")
+    share = percent(funnel["kept"] / max(1, funnel["inputs"]))
+    table.add_row("kept", f"{funnel['kept']:,}", share if cut is None else f"{share}, cut at {cut:.4f}")
 
 
 def _labels(counts: SetCounts, *, top: int, encoding: str) -> Table:

@@ -14,17 +14,20 @@ from clip_transforms.live import live_commits
 from clip_transforms.sink import part_owner
 from clip_transforms.storage import Store
 
-_PART_FOLDERS = ("embeddings", "labels", "failures", "pairs")
+_PART_FOLDERS = ("embeddings", "scores", "labels", "failures")
+_SELECTED = ("pairs", "kept")  # whose parts belong to no unit
 _TAG = r"[^/]+@[0-9a-f]{8}"
 #: The names of a run's tree, in the order in which they may go: as long as one of the last is there, a folder
 #: is known to hold (the rest of) a run. `lease/` is not among them: who overwrites holds it.
 _DATA = re.compile(
-    r"run\.json|report\.html|duplicates\.parquet|runs/[^/]+\.json"
-    r"|(?:embeddings|failures|pairs|reviews)/part-[^/]+\.parquet|pairs/[^/]+\.npy"
+    r"run\.json|report\.html|duplicates\.parquet|selection\.json|runs/[^/]+\.json"
+    r"|(?:embeddings|scores|failures|pairs|kept|reviews)/part-[^/]+\.parquet|uids\.npy"
+    r"|webdataset/[\d-]+\.tar|clip-retrieval/(?:img_emb|text_emb|metadata)/[^/]+_\d+\.(?:npy|parquet)"
+    r"|clip-retrieval/(?:image|text)\.index"
     rf"|labels/{_TAG}/part-[^/]+\.parquet"
     r"|evaluation/[^/]+\.(?:json|html|svg)"
     r"|attempts/\d/[^/]+/[0-9a-f]{8}-[^/]+\.json"
-    rf"|text/{_TAG}[^/]*|calibration/{_TAG}\.json|probes/{_TAG}/.+"
+    rf"|text/{_TAG}[^/]*|text/pairs|calibration/{_TAG}\.json|probes/{_TAG}/.+"
 )
 _COMMITS = re.compile(r"commits/[^/]+/[0-9a-f]{8}-[^/]+\.json")
 _UNITS = re.compile(r"plan/[^/]+/(?:units|changed)-[^/]+\.parquet")
@@ -72,7 +75,7 @@ def sweep(store: Store, planned_units: Iterable[str], *, tasks: Sequence[str] = 
         else:
             undecided += 1
     store.delete(lost)
-    for folder in (ATTEMPTS, *_PART_FOLDERS, "commits"):
+    for folder in (ATTEMPTS, *_PART_FOLDERS, *_SELECTED, "commits"):
         store.delete_temporaries(folder)
     store.delete([entry.name for entry in store.list(ATTEMPTS)])  # of units that are committed, or of no plan
     return Swept(deleted=len(lost), undecided=undecided)
@@ -92,7 +95,7 @@ def overwrite(store: Store) -> int:
             f"--overwrite deletes only runs of beamclip, and {store.root} has no plan/*/plan.json of one; "
             "give another --output, or empty that folder yourself"
         )
-    for folder in (*_PART_FOLDERS, "reviews", "text", ATTEMPTS, "commits", "plan"):
+    for folder in (*_PART_FOLDERS, *_SELECTED, "reviews", "text", ATTEMPTS, "commits", "plan"):
         store.delete_temporaries(folder)
     deleted = 0
     for kind in (_DATA, _COMMITS, _UNITS, _PLANS):

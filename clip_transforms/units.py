@@ -14,12 +14,14 @@ from clip_transforms.commits import EMBEDDINGS, Commit, read_commit, write_commi
 from clip_transforms.config import RunConfig, UnitReport
 from clip_transforms.elements import ContractError, WorkUnit
 from clip_transforms.engine import Engine, EngineStats, engine_for
-from clip_transforms.labelling import Labeller
+from clip_transforms.labelling import Labeller, LabelMaker
 from clip_transforms.live import UnitState, unit_state
 from clip_transforms.memory import limit_malloc, release_memory
+from clip_transforms.pairs.scores import PairScorer
 from clip_transforms.rows import UnitRows
 from clip_transforms.sink import new_attempt, part_stem
 from clip_transforms.unit_tasks import wanted_items, wanted_task
+from clip_transforms.views import PAIRS, View, ViewMaker, label_view
 
 ALL_FAIL_LIMIT = 1000
 _LEAST_UNITS = 2  # in flight, so that the overlap does not drain at a unit's end
@@ -71,6 +73,9 @@ class Worker:
         self._store = config.store()
         self._embeddings = config.embeddings_store()
         self._labeller = Labeller(config, engine=self.engine)
+        self._scorer = PairScorer(config, engine=self.engine)
+        self._makers: dict[View, ViewMaker] = {PAIRS: self._scorer}
+        self._makers |= {label_view(tag): LabelMaker(self._labeller, tag) for tag in config.label_sets}
         self._attempts = Attempts(self._store, run_id=config.run_id)
         self._outcomes: Counter[str] = Counter()
         self._outcomes_lock = threading.Lock()
@@ -90,9 +95,9 @@ class Worker:
         self._labeller.features(tag)
 
     @property
-    def labelled(self) -> int:
-        """Label rows so far."""
-        return self._labeller.labelled
+    def viewed(self) -> int:
+        """Rows of views so far: labels and scores."""
+        return self._labeller.labelled + self._scorer.scored
 
     def start(self, unit: WorkUnit) -> PendingUnit:
         """Send what is to be embedded of the unit into the engine; does not wait for it."""
@@ -127,24 +132,24 @@ class Worker:
         )
 
     def finish(self, pending: PendingUnit) -> Iterator[UnitReport]:
-        """Wait for the unit's images, commit them, then every label set that the unit has not got yet."""
+        """Wait for the unit's images, commit them, then every view that the unit has not got yet."""
         if pending.done is None:
             if not self._config.embeddings_run:
                 yield UnitReport(unit=pending.unit.name, task="embed", done_before=True)
         else:
             yield self._commit_images(pending, pending.done.result())
-        for tag in self._config.label_sets:
-            yield self._commit_labels(pending, tag)
+        for view in self._config.views():
+            yield self._commit_view(pending, view)
         release_memory()
 
     def _commit_images(self, pending: PendingUnit, stats: EngineStats) -> UnitReport:
         assert pending.rows is not None and pending.task is not None
         parts = pending.rows.close()
-        if pending.task != "embed":  # what builds on an older commit carries the labels of its own rows
-            for tag in self._config.label_sets:
-                made = self._labeller.label(tag, parts.get(EMBEDDINGS, ()), stem=pending.rows.stem)
+        if pending.task != "embed":  # what builds on an older commit carries the views of its own rows
+            for view in self._config.views():
+                made = self._makers[view].write(parts.get(EMBEDDINGS, ()), stem=pending.rows.stem)
                 if made:
-                    parts[f"labels/{tag}"] = made
+                    parts[view.folder] = made
         rows = pending.rows
         mine = Commit(
             task=pending.task,
@@ -175,35 +180,41 @@ class Worker:
             stats=stats if won else None,
         )
 
-    def _commit_labels(self, pending: PendingUnit, tag: str) -> UnitReport:
-        """Label what of the unit has no label rows of the set; an empty commit where it has no image at all."""
-        unit, task = pending.unit.name, f"labels-{tag}"
+    def _commit_view(self, pending: PendingUnit, view: View) -> UnitReport:
+        """Make the view of what of the unit has no rows of it; an empty commit where it has no image at all."""
+        unit, task, maker = pending.unit.name, view.task, self._makers[view]
         there = read_commit(self._store, task, unit)
         if self._config.embeddings_run:
             todo = () if there is not None else pending.state.parts(EMBEDDINGS)
         else:
-            todo = pending.state.unlabelled(tag)
-        if not todo and (there is not None or _carries(pending.state, tag)):
+            todo = pending.state.without(view)
+        if not todo and (there is not None or _carries(pending.state, view)):
             return UnitReport(unit=unit, task=task, done_before=True)
         if there is not None:  # it was made before a redo or a retry whose rows it does not know
             task = f"retry-{pending.state.next_retry}"
         attempt = new_attempt()
-        made = self._labeller.label(tag, todo, stem=part_stem(unit, task=task, attempt=attempt))
+        made = maker.write(todo, stem=part_stem(unit, task=task, attempt=attempt))
         mine = Commit(
             task=task,
             unit=unit,
             attempt=attempt,
             run_id=self._config.run_id,
-            fingerprint=self._labeller.fingerprint(tag),
+            fingerprint=maker.fingerprint(),
             created_at=_now().isoformat(),
-            parts={f"labels/{tag}": made} if made else {},
+            parts={view.folder: made} if made else {},
             sources=tuple(part.name for part in todo),
         )
         held = write_commit(self._store, mine)
         if task.startswith("retry-"):
             pending.state = unit_state(self._store, unit)
         rows = sum(part.rows for parts in held.parts.values() for part in parts)
-        return UnitReport(unit=unit, task=task, labelled=rows, done_before=held.attempt != attempt)
+        return UnitReport(
+            unit=unit,
+            task=task,
+            scored=rows if view == PAIRS else 0,
+            labelled=0 if view == PAIRS else rows,
+            done_before=held.attempt != attempt,
+        )
 
     def _check_hopeless(self, rows: UnitRows) -> None:
         """Stop a job whose first 1,000 inputs (of this process) all fail for one reason."""
@@ -219,9 +230,9 @@ class Worker:
             )
 
 
-def _carries(state: UnitState, tag: str) -> bool:
-    """Whether the unit has commits, and their embeddings (if any) all have label rows of the set."""
-    return any(live.commit.task != "embed" and live.parts.get(f"labels/{tag}") for live in state.commits)
+def _carries(state: UnitState, view: View) -> bool:
+    """Whether the unit has commits, and their embeddings (if any) all have rows of the view."""
+    return any(live.commit.task != "embed" and live.parts.get(view.folder) for live in state.commits)
 
 
 def _plain_stats(stats: EngineStats) -> dict[str, float]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 #: command -> (module, one line of help). A module is imported only when its command is called.
 COMMANDS = {
     "label": ("pipelines.label", "embed images and label them with prompt sets"),
+    "filter": ("pipelines.filter", "score image-text pairs and keep the best: rules, duplicates, the cut"),
     "embed": ("pipelines.embed", "embed images, without labels"),
     "evaluate": (
         "pipelines.evaluate",

@@ -28,24 +28,31 @@ from pipelines.submitted import Closing, keep_closing, leave
 
 if TYPE_CHECKING:
     from clip_transforms.config import RunConfig
+    from clip_transforms.pairs.config import SelectConfig
 
 DEFAULT_FAILURE_RATE = 0.05
 
 
 def run_and_close(
     job: Job,
-    config: RunConfig,
+    config: RunConfig | None,
     extensions: Sequence[Extension],
     launch: Launch,
     lease: Lease,
     *,
     command: str,
+    select: SelectConfig | None = None,
 ) -> int:
-    """Run the Beam graph to its end and close the run; or leave it to its runner. The exit code."""
+    """Run the Beam graph to its end and close the run; or leave it to its runner. The exit code.
+
+    config: None where no unit is to be worked on. select: what to choose among the pairs, after that.
+    """
     from pipelines.running import execute
 
     # Images a second are those of the graph: not of the pre-flight, nor of the listing.
-    config = replace(config, started_at=datetime.datetime.now(datetime.timezone.utc).isoformat())
+    started_at = datetime.datetime.now(datetime.timezone.utc).isoformat()
+    config = None if config is None else replace(config, started_at=started_at)
+    select = None if select is None else replace(select, started_at=started_at)
     show = partial(_progress, job, config, extensions, launch)
     names = tuple(extension.name for extension in extensions)
     closing = Closing(
@@ -57,7 +64,7 @@ def run_and_close(
     )
     if outlives_launcher(launch.options):
         keep_closing(job.store, closing)
-    ran = execute(config, extensions=names, launch=launch, lease=lease, progress=show)
+    ran = execute(config, extensions=names, launch=launch, lease=lease, select=select, progress=show)
     quiet = job.asked("quiet")
     if isinstance(ran, str):
         return leave(job.store, ran, launch, quiet=quiet)
@@ -82,14 +89,21 @@ def _table(store: Store, summary: Mapping[str, Any], closing: Closing, report: s
     source = Store(str(other), store.storage_options) if other else store
     root = shlex.quote(store.root)
     following = f"beamclip label --from-run {root} --prompts ..."
+    if summary["filter"]:
+        chosen_from = shlex.quote(str(other or store.root))
+        following = f"beamclip filter --from-run {chosen_from} --keep-top ... --output ..."
     if summary["failed"]:
-        following = f"beamclip label --output {root} --retry-failed"
+        following = (
+            f"beamclip {'filter' if closing.command == 'filter' else 'label'} --output {root} --retry-failed"
+        )
     return Summary(
         run=summary,
         sets=read_set_counts(store, sets=closing.label_sets) if closing.label_sets else (),
         failures=() if other else read_failure_examples(source),
         report=report,
-        next_command=None if other or closing.command == "evaluate" else following,
+        next_command=None
+        if (other and not summary["filter"]) or closing.command == "evaluate"
+        else following,
     )
 
 
@@ -105,10 +119,10 @@ def failure_rate(job: Job) -> float:
 
 
 def _progress(
-    job: Job, config: RunConfig, extensions: Sequence[Extension], launch: Launch
+    job: Job, config: RunConfig | None, extensions: Sequence[Extension], launch: Launch
 ) -> Progress | nullcontext[None]:
     """The bar of a job in this process; a remote runner shows its own."""
-    if not launch.workers_here:
+    if not launch.workers_here or config is None:
         return nullcontext()
     worker = worker_for(config)
     labels_only = config.embeddings_run is not None or hasattr(job.args, "from_run")
@@ -117,7 +131,7 @@ def _progress(
 
     def snapshot() -> Snapshot:
         if before is None:
-            return Snapshot(done=worker.labelled)
+            return Snapshot(done=worker.viewed)
         now = worker.engine().progress()
         return Snapshot(
             done=before.embedded + now.embedded - started.embedded,
@@ -128,6 +142,6 @@ def _progress(
     rows = [extension.rows for extension in extensions]
     images = None if None in rows else sum(row for row in rows if row is not None)
     if images is not None and before is None:
-        images *= max(1, len(job.label_sets))
+        images *= max(1, len(config.views()))
     total = Total(images=images, bytes=sum(extension.total_bytes for extension in extensions) or None)
     return Progress(snapshot, total=total, quiet=job.asked("quiet"))

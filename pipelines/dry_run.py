@@ -12,6 +12,7 @@ from clip_transforms.encoders import describe
 from clip_transforms.plan import unit_rows_at
 from clip_transforms.sources import PlanItem
 from pipelines import preflight
+from pipelines.filter_views import own_views, select_config
 from pipelines.job import Job
 from pipelines.launch import Exit
 from pipelines.planning import blank_config, scanned
@@ -56,6 +57,8 @@ def _print_request(job: Job) -> None:
     for label_set in job.label_sets:
         prompts = label_set.prompt_set
         print(f"prompts   {label_set.tag}, {len(prompts.classes)} classes")
+    if job.selection is not None:
+        print(f"keeps     {job.selection.told()}")
 
 
 def _print_size(job: Job, launch: Launch) -> None:
@@ -143,7 +146,17 @@ def _steps(job: Job, launch: Launch) -> Iterator[str]:
     from pipelines.running import build
 
     pipeline = beam.Pipeline(runner="FnApiRunner")
-    build(pipeline, blank_config(job), extensions=("0000",), launch=launch)
+    config = blank_config(job)
+    select = None
+    if job.selection is not None:
+        select = select_config(
+            job,
+            encoder_name=config.encoder_name,
+            fingerprint="",
+            embeddings=job.store.root,
+            views=own_views(job),
+        )
+    build(pipeline, config, extensions=("0000",), launch=launch, select=select)
     hints = ", ".join(f"{name}={value}" for name, value in launch.hints.items())
     seen: list[str] = []
 

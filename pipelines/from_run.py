@@ -29,8 +29,6 @@ from pipelines.submitted import take_lease
 _ALLOWED = {
     "from_run",
     "output",
-    "prompts",
-    "top_k",
     "encoder",
     "weights",
     "model_config",
@@ -74,7 +72,7 @@ def label_stored(
         config = replace(config, embeddings_run=source.root)
     with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         if not into_run:
-            _plan_labels(job, source, config.encoder_name, config.fingerprint)
+            plan_views(job, source, encoder_name=config.encoder_name, fingerprint=config.fingerprint)
         for label_set in job.label_sets:
             keep_label_set(job.store, label_set)
         return run_and_close(job, config, job.extensions, launch, lease, command="label")
@@ -82,20 +80,13 @@ def label_stored(
 
 def check_from_run(args: argparse.Namespace) -> tuple[Job, Store]:
     """The job and the run whose embeddings it labels; raises RequestError."""
-    strange = sorted(set(vars(args)) - _ALLOWED - _MACHINE)
-    if strange:
-        flag = "--" + strange[0].replace("_", "-")
-        raise RequestError(
-            f"{flag} does not go with --from-run: no image is read, the run has its own options"
-        )
+    refuse_strange(args, also=("prompts", "top_k"))
     options = storage_options(getattr(args, "storage_option", []))
     source = Store(args.from_run, options)
-    extensions = run_plan(source)
-    if not extensions or extensions[0].config.get("from_run"):
-        raise RequestError(f"--from-run {source.root}: there is no run with embeddings (no plan/*/plan.json)")
-    _check_complete(source)
+    extensions = check_source(source)
+    check_complete(source)
     identity = identity_from({}, stored_identity(extensions))
-    _check_encoder(args, identity)
+    check_encoder(args, identity)
     store = Store(getattr(args, "output", args.from_run), options)
     return (
         Job(
@@ -110,6 +101,30 @@ def check_from_run(args: argparse.Namespace) -> tuple[Job, Store]:
         ),
         source,
     )
+
+
+def refuse_strange(args: argparse.Namespace, *, also: Sequence[str]) -> None:
+    """Raise RequestError for options that make no sense beside --from-run. also: those of the command's own."""
+    strange = sorted(set(vars(args)) - _ALLOWED - _MACHINE - set(also))
+    if strange:
+        flag = "--" + strange[0].replace("_", "-")
+        raise RequestError(
+            f"{flag} does not go with --from-run: no image is read, the run has its own options"
+        )
+
+
+def check_source(source: Store) -> list[Extension]:
+    """The plan of a run with embeddings; RequestError where it is none."""
+    extensions = run_plan(source)
+    if not extensions:
+        raise RequestError(f"--from-run {source.root}: there is no run with embeddings (no plan/*/plan.json)")
+    other = extensions[0].config.get("from_run")
+    if other:
+        raise RequestError(
+            f"--from-run {source.root}: there are no embeddings, for it is made from those of {other}; "
+            f"give --from-run {other}"
+        )
+    return extensions
 
 
 def _no_sources(options: Mapping[str, object]) -> Any:
@@ -144,7 +159,8 @@ def _wanted_sets(
     return given
 
 
-def _check_complete(source: Store) -> None:
+def check_complete(source: Store) -> None:
+    """Raise RequestError where units of the run are not embedded yet."""
     summary = summarise(source)
     problems = [text for text in contract_problems(summary, max_failure_rate=1.0) if "not committed" in text]
     if problems:
@@ -154,7 +170,8 @@ def _check_complete(source: Store) -> None:
         )
 
 
-def _check_encoder(args: argparse.Namespace, identity: Identity) -> None:
+def check_encoder(args: argparse.Namespace, identity: Identity) -> None:
+    """Raise RequestError where another encoder than the run's is asked for."""
     for name in ("encoder", "weights", "model_config"):
         if not hasattr(args, name):
             continue
@@ -168,7 +185,7 @@ def _check_encoder(args: argparse.Namespace, identity: Identity) -> None:
             )
 
 
-def _plan_labels(job: Job, source: Store, encoder_name: str, fingerprint: str) -> None:
+def plan_views(job: Job, source: Store, *, encoder_name: str, fingerprint: str) -> None:
     """A plan that names the other run; units stay that run's."""
     there = read_extensions(job.store)
     if there and job.asked("overwrite"):
@@ -177,7 +194,9 @@ def _plan_labels(job: Job, source: Store, encoder_name: str, fingerprint: str) -
     if there:
         named = there[0].config.get("from_run")
         if named != source.root:
-            raise RequestError(f"{job.store.root} labels {named}, not {source.root}; give another --output")
+            raise RequestError(
+                f"{job.store.root} is made from {named}, not {source.root}; give another --output"
+            )
         return
     extension = Extension(
         name="0000",

@@ -15,6 +15,9 @@ from clip_transforms.engine import EngineOptions
 from clip_transforms.fetch import FetchOptions
 from clip_transforms.images import DecodeOptions, parse_background
 from clip_transforms.labelsets import DEFAULT_TOP_K, LabelSet, label_set_tags, read_label_set
+from clip_transforms.pairs.config import Selection
+from clip_transforms.pairs.rules import RuleSet
+from clip_transforms.pairs.scores import has_pairs
 from clip_transforms.plan import Extension
 from clip_transforms.prompts import load_prompt_set
 from clip_transforms.sources import (
@@ -48,6 +51,9 @@ class Job:
     spec: EncoderSpec
     extensions: tuple[Extension, ...]  # of the run that is gone on with; empty for a new one
     label_sets: tuple[LabelSet, ...]
+    pairs: bool = False  # whether the run's units must end with scores
+    selection: Selection | None = None  # of `filter`
+    rules: RuleSet | None = None  # the selection's, read
     private_inputs: tuple[str, ...] = ()  # the inputs as given, where that differs
     unreachable: str | None = (
         None  # of a dry run with a remote runner: why its stores cannot be asked from here
@@ -86,9 +92,10 @@ def check_request(args: argparse.Namespace, *, labels: bool) -> Job:
     _check_mode(args, store, extensions)
     going_on = () if getattr(args, "overwrite", False) else tuple(extensions)
     if going_on and going_on[0].config.get("from_run"):
+        other = going_on[0].config["from_run"]
         raise RequestError(
-            f"{store.root} holds labels of {going_on[0].config['from_run']} alone: "
-            f"go on with `beamclip label --from-run {going_on[0].config['from_run']} --output {store.root} --resume`"
+            f"{store.root} holds views of {other} alone (labels, or pairs that were chosen): go on with "
+            f"`beamclip label` or `filter`, --from-run {other} --output {store.root} --resume"
         )
     given = dict(vars(args))
     private: tuple[str, ...] = ()
@@ -115,6 +122,7 @@ def check_request(args: argparse.Namespace, *, labels: bool) -> Job:
         spec=encoder_spec(args, identity, options),
         extensions=going_on,
         label_sets=_label_sets(args, store, bool(going_on), options) if labels else (),
+        pairs=bool(going_on) and has_pairs(store),
         private_inputs=private,
         unreachable=unreachable,
     )

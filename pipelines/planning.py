@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,12 @@ from clip_transforms.changes import extend_plan
 from clip_transforms.elements import RequestError
 from clip_transforms.encoders import Encoder, describe, resolve_precision
 from clip_transforms.fingerprint import embedding_fingerprint
-from clip_transforms.labelsets import LabelSet, keep_label_set, label_set_tags
+from clip_transforms.labelsets import keep_label_set, label_set_tags
 from clip_transforms.lease import Lease
+from clip_transforms.pairs.config import KeptSelection, keep_selection
+from clip_transforms.pairs.scores import keep_pairs
 from clip_transforms.plan import Extension, close_extension, read_extensions, write_extension
 from clip_transforms.sources import PlanItem, limit_items, scan
-from clip_transforms.storage import Store
 from clip_transforms.sweep import overwrite
 from pipelines import preflight
 from pipelines.job import Job
@@ -42,6 +43,7 @@ def make_config(job: Job, encoder: Encoder) -> RunConfig:
         sources=job.sources,
         engine=job.engine,
         label_sets=tuple(label_set.tag for label_set in job.label_sets),
+        pairs=job.pairs,
         retry_failed=job.asked("retry_failed"),
         embedding_dtype=job.identity.embedding_dtype,
         storage_options=job.store.storage_options,
@@ -112,21 +114,30 @@ def write_plan(job: Job, config: RunConfig, items: Iterator[PlanItem], lease: Le
         # Before the plan counts: a run that is killed here must not be resumed without its label sets. Those of
         # a launcher that died at this very place, and had other prompts, are no one's.
         store.delete([f"text/{tag}.json" for tag in label_set_tags(store)])
-        _keep(store, job.label_sets)
+        keep_views(job)
         lease.check()
         close_extension(store, extension)
-    _keep(store, job.label_sets)
+    keep_views(job)
     return read_extensions(store)
 
 
-def _keep(store: Store, label_sets: Sequence[LabelSet]) -> None:
-    for label_set in label_sets:
-        keep_label_set(store, label_set)
+def keep_views(job: Job) -> None:
+    """Note in the run what all its units are to have: label sets, scores, and how pairs are chosen."""
+    for label_set in job.label_sets:
+        keep_label_set(job.store, label_set)
+    if job.pairs:
+        keep_pairs(job.store)
+    if job.selection is not None:
+        keep_selection(job.store, KeptSelection(selection=job.selection))
 
 
 def first_look(job: Job, encoder: Encoder) -> Iterator[PlanItem]:
     """Scan the beginning of the input and send one image through the encoder; all items of the input."""
     head, items = preflight.first_items(scanned(job))
+    if job.selection is not None and "uids" in job.selection.outputs:
+        preflight.check_uids(head, sources=job.sources)
+    if job.rules is not None:
+        preflight.check_rule_inputs(head, job.rules, sources=job.sources)
     preflight.try_images(head, encoder, sources=job.sources, engine=job.engine)
     return items
 
@@ -151,4 +162,5 @@ def blank_config(job: Job) -> RunConfig:
         sources=job.sources,
         engine=job.engine,
         label_sets=tuple(label_set.tag for label_set in job.label_sets),
+        pairs=job.pairs,
     )

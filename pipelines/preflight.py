@@ -9,15 +9,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 
 from clip_transforms.elements import Failure, ImageError, ImageRef, RequestError
 from clip_transforms.encoders import Encoder, EncoderSpec, load
 from clip_transforms.engine import EngineOptions, TrialDecoder, engine_for
 from clip_transforms.fetch import fetch
+from clip_transforms.pairs.rules import RuleSet, check_inputs
+from clip_transforms.pairs.uids import uid_array
 from clip_transforms.plan import plan_table
 from clip_transforms.sources import PlanItem, SourceOptions, read_unit
 
 FIRST_ITEMS = 100
+#: What is known of every image once it is embedded.
+_IMAGE_COLUMNS = ("width", "height", "format", "bytes", "sha256", "phash", "similarity")
 _logger = logging.getLogger(__name__)
 
 
@@ -90,6 +95,29 @@ def try_images(
     if not done and tried:
         _logger.warning("none of the first %d inputs could be decoded; the first: %s", tried, reasons[0])
     return Tried(images=tried, embedded=done, seconds=time.perf_counter() - started)
+
+
+def check_uids(head: Iterable[PlanItem], *, sources: SourceOptions) -> None:
+    """Raise RequestError where one of the first 100 ids is no uid of DataComp's."""
+    refs = itertools.islice(_references(head, sources), FIRST_ITEMS)
+    uid_array(ref.image_id for ref in refs)
+
+
+def check_rule_inputs(head: Iterable[PlanItem], rules: RuleSet, *, sources: SourceOptions) -> None:
+    """Raise RequestError where a rule asks for a column that none of the first 100 rows has."""
+    refs = [
+        ref for ref in itertools.islice(_references(head, sources), FIRST_ITEMS) if isinstance(ref, ImageRef)
+    ]
+    carried = {
+        f"src_{name}": pa.array([ref.carry[place] for ref in refs], kind)
+        for place, (name, kind) in enumerate(sources.carry_types())
+    }
+    known = {name: [1] * len(refs) for name in _IMAGE_COLUMNS}
+    texts = {
+        "caption": pa.array([ref.caption for ref in refs], pa.string()),
+        "extra": pa.array([ref.extra for ref in refs], pa.string()),
+    }
+    check_inputs(pa.table({**known, **texts, **carried}), rules)
 
 
 def _references(head: Iterable[PlanItem], sources: SourceOptions) -> Iterator[ImageRef | Failure]:

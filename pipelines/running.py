@@ -16,8 +16,10 @@ from clip_transforms.commits import read_commit
 from clip_transforms.config import RunConfig
 from clip_transforms.elements import BeamclipError
 from clip_transforms.lease import Lease
+from clip_transforms.pairs.config import SelectConfig
 from clip_transforms.storage import Store
 from clip_transforms.transforms.run import RunUnits
+from clip_transforms.transforms.select import SelectPairs
 from pipelines.launch import RunnerError, reraise
 from pipelines.runner_errors import quiet_worker_threads
 from pipelines.runner_jobs import job_name
@@ -26,25 +28,45 @@ from pipelines.runners import Launch, outlives_launcher
 _SUSPECTS = 5  # units that an error names
 
 
-def build(pipeline: beam.Pipeline, config: RunConfig, *, extensions: tuple[str, ...], launch: Launch) -> Any:
-    """The graph of one job over a planned run; its output is the content of run.json."""
-    return pipeline | RunUnits(config=config, extensions=extensions, hints=launch.hints)
+def build(
+    pipeline: beam.Pipeline,
+    config: RunConfig | None,
+    *,
+    extensions: tuple[str, ...],
+    launch: Launch,
+    select: SelectConfig | None = None,
+) -> Any:
+    """The graph of one job over a planned run; its output is the content of run.json.
+
+    config: None where no unit is to be worked on. select: what to choose among the pairs, after that.
+    """
+    if config is None:
+        done = pipeline | "NoUnits" >> beam.Create([{}], reshuffle=False)
+    else:
+        last = select is None
+        done = pipeline | RunUnits(config=config, extensions=extensions, hints=launch.hints, last=last)
+    return done if select is None else done | SelectPairs(select)
 
 
 def execute(
-    config: RunConfig,
+    config: RunConfig | None,
     *,
     extensions: tuple[str, ...],
     launch: Launch,
     lease: Lease,
+    select: SelectConfig | None = None,
     progress: Callable[[], AbstractContextManager[object]],
 ) -> dict[str, Any] | str:
     """Run the job to its end: the content of run.json; or the name of the job, where it is not waited for.
 
     The lease then is the job's. Raises what a worker raised of beamclip's errors, else RunnerError.
     """
+    asked = select or config
+    if asked is None:
+        raise ValueError("there is nothing to run: neither units nor a selection")
+    store = asked.store()
     pipeline = beam.Pipeline(options=launch.options)
-    build(pipeline, config, extensions=extensions, launch=launch)
+    build(pipeline, config, extensions=extensions, launch=launch, select=select)
     if launch.workers_here:
         quiet_worker_threads()
     try:
@@ -60,11 +82,11 @@ def execute(
         try:
             reraise(error)
         except RunnerError as failed:
-            raise RunnerError(f"{failed}{_suspects(config.store())}") from error
+            raise RunnerError(f"{failed}{_suspects(store)}") from error
     if state not in (None, "DONE"):
-        raise RunnerError(f"the runner ended the job as {state}{_suspects(config.store())}")
-    summary: dict[str, Any] = json.loads(config.store().read("run.json"))
-    if summary.get("run_id") != config.run_id:
+        raise RunnerError(f"the runner ended the job as {state}{_suspects(store)}")
+    summary: dict[str, Any] = json.loads(store.read("run.json"))
+    if summary.get("run_id") != asked.run_id:
         raise RunnerError("the runner says that the job is done, but its last step did not write run.json")
     return summary
 

@@ -136,6 +136,12 @@ def _print(summary: Mapping[str, Any], problems: Sequence[str], asked: Asked | N
         print(f"          {count} {reason}")
     for tag, rows in summary["labels"].items():
         print(f"labels    {tag}: {rows} rows")
+    if summary["scored"] is not None:
+        print(f"scored    {summary['scored']} image-text pairs")
+    funnel = summary["filter"]
+    if funnel and funnel["done"] is not None:
+        dropped = "".join(f" + {count} {reason}" for reason, count in funnel["dropped"].items())
+        print(f"pairs     {funnel['inputs']} = {funnel['kept']} kept{dropped} + {funnel['failed']} failed")
     for problem in problems:
         print(f"not done  {problem}")
     if asked:

@@ -30,6 +30,7 @@ from clip_transforms.live import Counts, count, live_parts, unit_state
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store, StoredObject
 from clip_transforms.sweep import overwrite, sweep
+from clip_transforms.views import label_view
 from tests import faulty_store
 from tests.store_kit import (
     PLAN_ID,
@@ -109,8 +110,8 @@ def test_a_commit_comes_back_as_it_went(store: Store) -> None:
         ),
         ({"supersedes": ("failures/x",)}, "only a retry names what it supersedes"),
         ({"task": "retry-1", "supersedes": ("embeddings/x",)}, "parts in the wrong folder: embeddings/x"),
-        ({"task": "redo-1", "sources": ("embeddings/x",)}, "only labels and retries have sources"),
-        ({"task": f"labels-{TAG}"}, "label rows need the embedding parts"),
+        ({"task": "redo-1", "sources": ("embeddings/x",)}, "only views and retries have sources"),
+        ({"task": f"labels-{TAG}"}, "rows of a view need the embedding parts"),
     ],
 )
 def test_a_commit_that_contradicts_itself_is_refused(
@@ -336,26 +337,30 @@ def test_what_builds_on_superseded_parts_falls_with_them(store: Store) -> None:
     assert live_ids(store, f"labels/{TAG}") == [] and count(store).inputs == 5
     state = unit_state(store, UNIT)
     assert state.next_retry == 2
-    assert [part.name for part in state.unlabelled(TAG)] == [part.name for part in state.parts("embeddings")]
+    assert [part.name for part in state.without(label_view(TAG))] == [
+        part.name for part in state.parts("embeddings")
+    ]
 
 
 def test_what_is_not_labelled_yet(store: Store) -> None:
     embedded = first(store)
-    assert [part.name for part in unit_state(store, UNIT).unlabelled(TAG)] == list(
+    assert [part.name for part in unit_state(store, UNIT).without(label_view(TAG))] == list(
         names_of(embedded, folder="embeddings")
     )
     retry(store, embedded=["c"], failed=["d", "e"], labelled=True)  # brings its own labels
     state = unit_state(store, UNIT)
-    assert [part.name for part in state.unlabelled(TAG)] == list(names_of(embedded, folder="embeddings"))
+    assert [part.name for part in state.without(label_view(TAG))] == list(
+        names_of(embedded, folder="embeddings")
+    )
     label_all(store, ["a", "b"], sources=names_of(embedded, folder="embeddings"))
-    assert unit_state(store, UNIT).unlabelled(TAG) == ()
+    assert unit_state(store, UNIT).without(label_view(TAG)) == ()
     assert live_ids(store, f"labels/{TAG}") == ["a", "b", "c"] and count(store).labels == {TAG: 3}
     third = retry(store, embedded=["d"], failed=["e"], number=2)  # without labels
-    (left,) = unit_state(store, UNIT).unlabelled(TAG)
+    (left,) = unit_state(store, UNIT).without(label_view(TAG))
     assert left.name == names_of(third, folder="embeddings")[0]
     fill = attempt(store, UNIT, "retry-3", labelled=["d"], sources=[left.name])
     write_commit(store, fill)
-    assert unit_state(store, UNIT).unlabelled(TAG) == () and live_ids(store, f"labels/{TAG}") == [
+    assert unit_state(store, UNIT).without(label_view(TAG)) == () and live_ids(store, f"labels/{TAG}") == [
         "a",
         "b",
         "c",

@@ -10,15 +10,20 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
+from pipelines.filter_flags import build_filter_parser
 from pipelines.flags import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("command", ["label", "embed"])
+@pytest.mark.parametrize("command", ["label", "embed", "filter"])
 def test_every_flag_has_help_and_is_in_the_readme(command: str) -> None:
-    parser = build_parser(command, "", labels=command == "label")
+    parser = (
+        build_filter_parser("")
+        if command == "filter"
+        else build_parser(command, "", labels=command == "label")
+    )
     for action in parser._actions:
         if action.dest == "help":
             continue

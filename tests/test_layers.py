@@ -17,7 +17,10 @@ SOURCES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.
 TORCH = ("clip_transforms/encoders/", "clip_transforms/training/", "pipelines/train.py")
 #: Where Beam may be.
 BEAM = (
-    *(f"clip_transforms/transforms/{name}.py" for name in ("__init__", "cut", "run", "dofns", "metrics")),
+    *(
+        f"clip_transforms/transforms/{name}.py"
+        for name in ("__init__", "run", "cut", "select", "dofns", "metrics")
+    ),
     "clip_transforms/plugins/",
     "pipelines/",
 )

@@ -182,11 +182,14 @@ def test_every_url_is_one_row(tmp_path: Path, pictures: str, mode: str) -> None:
     assert made.returncode == 0, made.stderr
     run = tmp_path / "run"
     asked = ["--format", "img2dataset", "--id-column", "uid", "--encoder", "fake", "--quiet"]
-    assert beamclip("embed", "--input", tmp_path / "made", *asked, "--output", run) == 0
+    assert beamclip("filter", "--keep-top", "0.5", "--input", tmp_path / "made", *asked, "--output", run) == 0
     embedded = ds.dataset(str(run / "embeddings")).to_table().to_pylist()
     failed = ds.dataset(str(run / "failures")).to_table().to_pylist()
     assert sorted(row["image_id"] for row in embedded + failed) == rows["uid"]
     assert Counter(row["reason"] for row in failed) == {"not_found": 6, "decode_error": 6}
+    pairs = ds.dataset(str(run / "pairs")).to_table().to_pylist()
+    assert sorted(row["image_id"] for row in pairs) == sorted(row["image_id"] for row in embedded)
+    assert Counter(row["drop_reason"] for row in pairs) == {None: 10, "below_cut": 8}
     for row in embedded:
         number = int(row["image_id"], 16)
         assert number % 5 not in (1, 2)

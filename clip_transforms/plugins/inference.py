@@ -9,6 +9,7 @@ from typing import Any
 
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
+from clip_transforms.captions import encode_texts
 from clip_transforms.elements import Failure, RequestError
 from clip_transforms.encoders import EncoderSpec
 from clip_transforms.encoders.base import Float32
@@ -17,7 +18,6 @@ from clip_transforms.plugins.examples import as_example, no_text, size_of
 from clip_transforms.transforms.bundles import ImageBundle
 from clip_transforms.transforms.encoders import DEFAULT_ENCODER, encoder_spec
 from clip_transforms.transforms.metrics import count, count_failures
-from clip_transforms.transforms.text import encode_texts
 
 #: Examples a call: several of the encoder's batches, so that fetching, decoding and encoding overlap.
 DEFAULT_MAX_BATCH = 512

@@ -20,6 +20,7 @@ from clip_transforms.review import report_format
 from clip_transforms.review.report_checks import checks
 from clip_transforms.review.report_data import part_names, read_duplicates, read_failures, read_images
 from clip_transforms.review.report_labels import count_labels, label_sets, read_sheets
+from clip_transforms.review.report_pairs import Pairs, read_pairs
 from clip_transforms.review.report_values import (
     Duplicates,
     FailureGroup,
@@ -56,6 +57,7 @@ class _Found:
     images: Images
     failures: tuple[FailureGroup, ...]
     duplicates: Duplicates | None
+    pairs: Pairs | None
 
 
 def write_report(
@@ -89,7 +91,8 @@ def render_report(
     """The page that `write_report` writes, UTF-8."""
     options = options or ReportOptions()
     found = _read(store, data, options)
-    shown = [tile.uri for _, sheets, _ in found.sets for sheet in sheets for tile in sheet.tiles]
+    shown = [pair.uri for pair in found.pairs.shown()] if found.pairs else []
+    shown += [tile.uri for _, sheets, _ in found.sets for sheet in sheets for tile in sheet.tiles]
     thumbnails = make_thumbnails(
         [*shown, *(uri for _, uri in found.images.sample)],
         load_image=load_image,
@@ -112,14 +115,15 @@ def _read(store: Store, data: ReportInputs, options: ReportOptions) -> _Found:
         labels = wanted_labels(stats, sheets=per_set)
         sheets = read_sheets(store, stats, names=names, labels=labels, options=options)
         sets.append((stats, sheets, _prompts(store, tag)))
+    pairs = read_pairs(store, data.run.get("filter"), tiles=options.tiles_per_label)
     tiles = [tile for _, sheets, _ in sets for sheet in sheets for tile in sheet.tiles]
     return _Found(
         sets=tuple(sets),
         images=read_images(
             source,
             part_names(source, "embeddings", parts),
-            wanted=[(tile.image_id, tile.uri) for tile in tiles],
-            sample=0 if sets else 2 * (options.tiles_per_label + options.sample_per_label),
+            wanted=[(tile.image_id, tile.uri) for tile in (*tiles, *(pairs.shown() if pairs else ()))],
+            sample=0 if sets or pairs else 2 * (options.tiles_per_label + options.sample_per_label),
             seed=options.seed,
         ),
         failures=read_failures(
@@ -129,6 +133,7 @@ def _read(store: Store, data: ReportInputs, options: ReportOptions) -> _Found:
             seed=options.seed,
         ),
         duplicates=read_duplicates(source),
+        pairs=pairs,
     )
 
 
@@ -157,6 +162,7 @@ def _render(
         took=report_format.duration(run.get("started_at"), run.get("ended_at")),
         sets=views,
         images=found.images,
+        pairs=found.pairs,
         sample=sample_view(found.images, thumbnails.pictures),
         failures=found.failures,
         failed=failed,
@@ -192,6 +198,10 @@ def _tile_data(
         for sheet in one.sheets
         for view in sheet.tiles
     }
+    for side in ("above", "below") if found.pairs else ():
+        for place, pair in enumerate(getattr(found.pairs, side)):
+            entry = _image_data(found.images, pair.image_id, pair.uri)
+            data[f"pairs-{side}-{place}"] = {**entry, "caption": pair.caption}
     for place, (image_id, uri, _) in enumerate(sample_view(found.images, pictures)):
         data[f"sample-{place}"] = _image_data(found.images, image_id, uri)
     return data

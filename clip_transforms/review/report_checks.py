@@ -50,6 +50,14 @@ def checks(
             Check(what="rows in embeddings/", expected=int(embedded or 0), found=images.rows),
             Check(what="rows in failures/", expected=int(fails or 0), found=failed),
         ]
+    funnel = run.get("filter")
+    if funnel:
+        accounted = funnel["kept"] + sum(funnel["dropped"].values()) + funnel["failed"]
+        found += [
+            Check(what="inputs = kept + dropped + failed pairs", expected=funnel["inputs"], found=accounted),
+            Check(what="rows in pairs/", expected=funnel["inputs"] - funnel["failed"], found=funnel["pairs"]),
+            Check(what="rows in kept/", expected=funnel["kept"], found=funnel["kept_rows"]),
+        ]
     found += [
         Check(what=f"rows in labels/{stats.tag}/", expected=images.rows, found=stats.rows) for stats in sets
     ]

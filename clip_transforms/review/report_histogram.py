@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ _FINE = 1000
 _LOG_ABOVE = 50  # times the median bar
 _WIDTH, _HEIGHT = 400, 150  # of a chart's box, in SVG units
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 24
+_SPAN, _TALL = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
 
 class Histogram:
@@ -85,6 +86,7 @@ class Chart:
     bars: tuple[Bar, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+    mark: Tick | None = None  # a value that is marked across the bars
     width: int = _WIDTH
     height: int = _HEIGHT
     left: int = _LEFT
@@ -92,8 +94,19 @@ class Chart:
     base: int = _HEIGHT - _BOTTOM
 
 
-def chart(histogram: Histogram, *, title: str, note: str, bars: int = 40) -> Chart:
+def chart(
+    histogram: Histogram,
+    *,
+    title: str,
+    note: str,
+    bars: int = 40,
+    low: float = 0.0,
+    high: float = 1.0,
+    mark: float | None = None,
+) -> Chart:
     """The chart of a histogram with `bars` bars (a divisor of 1,000).
+
+    low, high: the values that the histogram's 0 and 1 stand for. mark: a value to be marked.
 
     The count axis is linear, or logarithmic where the tallest bar is over 50 times the median of those that
     are not empty: the small ones would vanish.
@@ -103,36 +116,49 @@ def chart(histogram: Histogram, *, title: str, note: str, bars: int = 40) -> Cha
     log = bool(filled) and filled[-1] > _LOG_ABOVE * filled[len(filled) // 2]
     ticks = _count_ticks(filled[-1] if filled else 1, log=log)
     top = _scale(ticks[-1], log=log)
-    span, tall = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    step = span / bars
 
     def y_of(count: int) -> float:
-        return round(_HEIGHT - _BOTTOM - tall * _scale(count, log=log) / top, 2)
+        return round(_HEIGHT - _BOTTOM - _TALL * _scale(count, log=log) / top, 2)
 
-    total = max(1, histogram.total)
-    drawn = tuple(
-        Bar(
-            x=round(_LEFT + place * step + 0.5, 2),
-            y=min(y_of(count), _HEIGHT - _BOTTOM - 1.0),  # one image stays visible
-            width=round(step - 1, 2),
-            height=round(max(1.0, _HEIGHT - _BOTTOM - y_of(count)), 2),
-            text=_bar_text(place / bars, (place + 1) / bars, count, total),
-        )
-        for place, count in enumerate(counts)
-        if count
-    )
-    low, middle, high = (histogram.quantile(share) for share in (0.25, 0.5, 0.75))
-    inner = f"median {middle:.2f}, the middle half from {low:.2f} to {high:.2f}"
+    def value_at(share: float) -> float:
+        return round(low + share * (high - low), 6)
+
+    first, middle, last = (value_at(histogram.quantile(share)) for share in (0.25, 0.5, 0.75))
+    inner = f"median {middle:.2f}, the middle half from {first:.2f} to {last:.2f}"
     return Chart(
         title=title,
         note=note,
         summary=f"{title} of {histogram.total:,} images: {inner}",
         middle=inner,
         log=log,
-        bars=drawn,
-        x_ticks=tuple(Tick(at=round(_LEFT + span * x / 4, 2), text=f"{x / 4:g}") for x in range(5)),
+        bars=_bars(counts, y_of, value_at),
+        x_ticks=tuple(Tick(at=_x_of(x / 4), text=f"{value_at(x / 4):g}") for x in range(5)),
         y_ticks=tuple(Tick(at=y_of(count), text=short_count(count)) for count in ticks),
+        mark=None if mark is None else Tick(at=_x_of((mark - low) / (high - low)), text=f"{mark:.3f}"),
     )
+
+
+def _bars(
+    counts: Sequence[int], y_of: Callable[[int], float], value_at: Callable[[float], float]
+) -> tuple[Bar, ...]:
+    """The bars of the counts that are not 0, side by side."""
+    step, total = _SPAN / len(counts), max(1, sum(counts))
+    return tuple(
+        Bar(
+            x=round(_LEFT + place * step + 0.5, 2),
+            y=min(y_of(count), _HEIGHT - _BOTTOM - 1.0),  # one image stays visible
+            width=round(step - 1, 2),
+            height=round(max(1.0, _HEIGHT - _BOTTOM - y_of(count)), 2),
+            text=_bar_text(value_at(place / len(counts)), value_at((place + 1) / len(counts)), count, total),
+        )
+        for place, count in enumerate(counts)
+        if count
+    )
+
+
+def _x_of(share: float) -> float:
+    """The place of a share of the axis, in SVG units."""
+    return round(_LEFT + _SPAN * min(1.0, max(0.0, share)), 2)
 
 
 def short_count(count: int) -> str:

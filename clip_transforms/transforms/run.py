@@ -26,11 +26,13 @@ class RunUnits(beam.PTransform[Any, Any]):
     Input: the pipeline's root. Output: PCollection[dict], one element: the content of `run.json`.
     hints: Beam's resource hints of the steps that encode, such as {"accelerator": ..., "min_ram": "16GB"};
     runners that know none ignore them. A hint that Beam does not know is a ValueError here, on the launcher.
+    last: False where steps follow, of which one writes `run.json`.
     """
 
     config: RunConfig
     extensions: tuple[str, ...]
     hints: Mapping[str, str] = field(default_factory=dict)
+    last: bool = True
 
     def __post_init__(self) -> None:
         """Beam's own attributes."""
@@ -56,7 +58,10 @@ class RunUnits(beam.PTransform[Any, Any]):
             (units, label_sets)
             | "EmbedAndLabel" >> encode
             | "Count" >> beam.CombineGlobally(CountReports())
-            | "FinishRun" >> beam.Map(lambda counted, config: finish_run(config, counted), self.config)
+            | "FinishRun"
+            >> beam.Map(
+                lambda counted, config, last: finish_run(config, counted, last=last), self.config, self.last
+            )
         )
 
 
@@ -141,7 +146,8 @@ def _count(report: UnitReport) -> None:
     if report.done_before:
         count({"units_done_before": 1})
         return
-    count({"embedded": report.embedded, "labelled": report.labelled, "failed": report.failed})
+    counted = ("embedded", "labelled", "scored", "failed")
+    count({name: getattr(report, name) for name in counted})
     count({f"failed_{name}": number for name, number in report.failed_by.items()})
     if report.stats is not None:
         count_costs(report.stats)

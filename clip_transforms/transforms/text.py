@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clip_transforms.captions import score_captions
 from clip_transforms.elements import ContractError, RequestError
-from clip_transforms.encoders.base import Encoder, EncoderOutOfMemory, Family, Float32
+from clip_transforms.encoders.base import Encoder, Family, Float32
 from clip_transforms.fingerprint import labels_fingerprint
 from clip_transforms.label_rows import labels_table
 from clip_transforms.labelsets import DEFAULT_TOP_K, LabelSet
@@ -18,7 +19,6 @@ from clip_transforms.scoring import score
 from clip_transforms.text_features import TextFeatures, text_features
 from clip_transforms.transforms.elements import EmbeddedImage, ImageLabel, ScoredLabel, ScoredPair
 
-_TEXTS = 256  # a call of the encoder
 _EPOCH = datetime.datetime.fromtimestamp(0, datetime.timezone.utc)
 
 
@@ -136,20 +136,6 @@ def _tuple(values: object) -> tuple[str, ...] | None:
     return tuple(values) if isinstance(values, list) else None
 
 
-def encode_texts(texts: Sequence[str], encoder: Encoder) -> Float32:
-    """[T, D] float32, rows of norm 1; in calls of at most 256 texts, of fewer where the device has no room."""
-    if not texts:
-        return np.zeros((0, encoder.dim), np.float32)
-    half = (len(texts) + 1) // 2
-    if len(texts) <= _TEXTS:
-        try:
-            return encoder.encode_texts(texts)
-        except EncoderOutOfMemory:
-            if len(texts) == 1:
-                raise
-    return np.concatenate([encode_texts(part, encoder) for part in (texts[:half], texts[half:])])
-
-
 def score_pairs(images: Sequence[EmbeddedImage], encoder: Encoder) -> list[ScoredPair]:
     """The cosine of each image and its caption, in their order.
 
@@ -161,17 +147,19 @@ def score_pairs(images: Sequence[EmbeddedImage], encoder: Encoder) -> list[Score
             raise ContractError(
                 f"{told} (weights {image.encoded_by.weights_id}), its caption by {encoder.name}"
             )
-    captions = [image.caption for image in images if image.caption]
-    vectors = iter(encode_texts(captions, encoder))
-    counts = iter(encoder.token_counts(captions))
+    if not images:
+        return []
+    scored = score_captions(
+        [image.caption for image in images], np.stack([image.embedding for image in images]), encoder
+    )
     return [
         ScoredPair(
             image_id=image.image_id,
             uri=image.uri,
             caption=image.caption,
-            similarity=float(image.embedding @ next(vectors)) if image.caption else None,
-            text_truncated=bool(image.caption) and next(counts) > encoder.context_length,
+            similarity=None if np.isnan(similarity) else float(similarity),
+            text_truncated=bool(truncated),
             encoder=encoder.name,
         )
-        for image in images
+        for image, similarity, truncated in zip(images, scored.similarity, scored.truncated, strict=True)
     ]
