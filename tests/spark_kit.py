@@ -40,7 +40,7 @@ class Cluster:
         self.home = spark_home()
         self._cores = cores
         self._memory = executor_memory
-        self.master_port, self.job_port = free_port(), free_port()
+        self.master_port, self.job_port, self.pool_port = free_port(), free_port(), free_port()
         self.master = self._java(
             "master", "org.apache.spark.deploy.master.Master", heap="256m", args=self._master_args()
         )
@@ -50,7 +50,12 @@ class Cluster:
         self.job_server = self._java(
             "job-server", "org.apache.spark.deploy.SparkSubmit", heap="512m", args=self._submit_args()
         )
-        self.pool, self.pool_port = self.worker_pool("pool", **counting(self.loads))
+        self.pool = Daemon(
+            name="pool",
+            command=[*_POOL, f"--service_port={self.pool_port}"],
+            log=work / "pool.log",
+            env=counting(self.loads),
+        )
 
     def start(self) -> None:
         """Start all; raises NotStarted."""
@@ -83,19 +88,13 @@ class Cluster:
         (jar,) = self.home.glob("jars/beam-runners-spark-3-*.jar")
         return jar
 
-    def worker_pool(self, name: str, **env: str) -> tuple[Daemon, int]:
-        """A pool of Python workers and its port."""
-        port = free_port()
-        command = [*_POOL, f"--service_port={port}"]
-        return Daemon(name=name, command=command, log=self.work / f"{name}.log", env=env), port
-
-    def options(self, *, cache_millis: int = CACHE_MILLIS, pool_port: int | None = None) -> list[str]:
+    def options(self, *, cache_millis: int = CACHE_MILLIS) -> list[str]:
         """What `beamclip` needs to run on this cluster, after its other options."""
         return [
             *("--runner", "PortableRunner"),
             f"--job_endpoint=localhost:{self.job_port}",
             "--environment_type=EXTERNAL",
-            f"--environment_config=localhost:{pool_port or self.pool_port}",
+            f"--environment_config=localhost:{self.pool_port}",
             f"--environment_cache_millis={cache_millis}",
             *("--", f"--files_to_stage={self.staged}"),  # Python does not know this option
         ]

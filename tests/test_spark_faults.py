@@ -6,7 +6,6 @@ Units that were begun again are counted by the images that were opened twice (in
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,11 @@ import pytest
 
 from clip_transforms.plan import iter_units, read_extensions, read_unit_rows
 from clip_transforms.storage import Store
-from tests.crash_kit import deadly_environment, with_killers
 from tests.helpers import write_images
 from tests.opened import Opened
 from tests.runs import all_rows, beamclip, summary
 from tests.spark_daemon import wait_for
-from tests.spark_events import logs, spent
-from tests.spark_kit import Cluster, finish, run_beamclip, started
+from tests.spark_kit import Cluster, finish, started
 from tests.test_crashes import no_unlisted_parts
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -195,30 +192,6 @@ def test_where_the_runner_gives_up_the_job_is_resumed(
         f"Python worker, then job server killed: {len(first.done)}, then {len(done)} of {UNITS} units done, "
         f"{len(again)} begun again by the second job"
     )
-
-
-def test_an_image_that_kills_its_worker_is_one_failure(spark: Cluster, tmp_path: Path) -> None:
-    folder, run = tmp_path / "images", tmp_path / "run"
-    with_killers(folder, 60, ("killer.jpg",))
-    deadly = deadly_environment(tmp_path)["PYTHONPATH"]
-    pool, port = spark.worker_pool(f"deadly{os.getpid()}", PYTHONPATH=deadly)
-    options = ["--prompts", "everyday", "--encoder", "fake", "--unit-size", UNIT, "--quiet", "--output", run]
-    try:
-        pool.start(port=port)
-        told = run_beamclip(
-            "label", "--input", folder, *options, *spark.options(cache_millis=0, pool_port=port)
-        )
-    finally:
-        pool.kill()
-    assert told == (0, "", "")
-    (failure,) = all_rows(run)["failures"]
-    assert (failure["uri"], failure["reason"]) == (str(folder / "killer.jpg"), "crashed_worker")
-    assert len(all_rows(run)["embeddings"]) == 60
-    starts = pool.log.read_text().count("Starting worker with command")
-    print(
-        f"an image that kills: {spent(logs(spark.events)[-1]).failed} tasks failed, {starts} workers started"
-    )
-    assert spent(logs(spark.events)[-1]).failed >= 2
 
 
 def add(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
