@@ -67,6 +67,8 @@ class AsyncObject:
                     raise TimeoutError
             finally:
                 reading.cancel()  # of no effect on what has ended
+            if reading.cancelled():  # by the client itself: who cancels us ends the wait above
+                raise ConnectionError
             return bytes(reading.result())
 
     def _request(self, max_bytes: int) -> Coroutine[Any, Any, bytes]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow.parquet as pq
 
 from clip_transforms.commits import FAILURES
-from clip_transforms.elements import Failure, ImageRef, Reason, Stage, WorkUnit
+from clip_transforms.elements import Failure, ImageRef, Reason, Stage, UnitKind, WorkUnit
 from clip_transforms.live import UnitState
 from clip_transforms.plan import read_unit_rows
 from clip_transforms.sources import SourceOptions, read_unit
@@ -45,7 +45,7 @@ def wanted_task(store: Store, unit: WorkUnit, state: UnitState, *, retry_failed:
     tries = {(str(row["image_id"]), str(row["uri"])): int(str(row["attempts"])) for row in rows}
     reasons = {row["reason"] for row in rows}
     killers = Reason.CRASHED_WORKER.value in reasons
-    if Reason.TRUNCATED_SHARD.value in reasons:
+    if Reason.TRUNCATED_SHARD.value in reasons or _lost_whole(store, unit, rows):
         return Wanted(task=f"redo-{redone + 1}", redo=redone + 1, tries=tries, killers=killers)
     return Wanted(
         task=f"retry-{state.next_retry}",
@@ -54,6 +54,15 @@ def wanted_task(store: Store, unit: WorkUnit, state: UnitState, *, retry_failed:
         tries=tries,
         killers=killers,
     )
+
+
+def _lost_whole(store: Store, unit: WorkUnit, rows: list[dict[str, object]]) -> bool:
+    """Whether a shard or file itself failed: none of its images has the key of that failure."""
+    if unit.kind is UnitKind.REFS:
+        return False
+    files = [str(uri) for uri in read_unit_rows(store, unit).column("uri").to_pylist()]
+    starts = tuple(f"{file} " for file in files)
+    return any(row["uri"] in files or str(row["message"]).startswith(starts) for row in rows)
 
 
 def wanted_items(

@@ -15,7 +15,7 @@ from clip_transforms.config import RunConfig, UnitReport
 from clip_transforms.elements import ContractError, WorkUnit
 from clip_transforms.engine import Engine, EngineStats, engine_for
 from clip_transforms.labelling import Labeller, LabelMaker
-from clip_transforms.live import UnitState, unit_state
+from clip_transforms.live import LiveCommit, UnitState, unit_state
 from clip_transforms.memory import limit_malloc, release_memory
 from clip_transforms.pairs.scores import PairScorer
 from clip_transforms.rows import UnitRows
@@ -168,7 +168,7 @@ class Worker:
         held = write_commit(self._store, mine)
         pending.state = unit_state(self._store, pending.unit.name)
         won = held.attempt == pending.attempt
-        if won:
+        if won and not pending.task.startswith("retry-"):  # of a retry all have failed before
             self._check_hopeless(rows)
         return UnitReport(
             unit=pending.unit.name,
@@ -184,14 +184,17 @@ class Worker:
         """Make the view of what of the unit has no rows of it; an empty commit where it has no image at all."""
         unit, task, maker = pending.unit.name, view.task, self._makers[view]
         there = read_commit(self._store, task, unit)
-        if self._config.embeddings_run:
-            todo = () if there is not None else pending.state.parts(EMBEDDINGS)
+        own = pending.state
+        if self._config.embeddings_run:  # what was embedded there since has no rows here yet
+            own = unit_state(self._store, unit)
+            done = {name for live in own.commits if _of(live, view) for name in live.commit.sources}
+            todo = tuple(part for part in pending.state.parts(EMBEDDINGS) if part.name not in done)
         else:
             todo = pending.state.without(view)
         if not todo and (there is not None or _carries(pending.state, view)):
             return UnitReport(unit=unit, task=task, done_before=True)
         if there is not None:  # it was made before a redo or a retry whose rows it does not know
-            task = f"retry-{pending.state.next_retry}"
+            task = f"retry-{own.next_retry}"
         attempt = new_attempt()
         made = maker.write(todo, stem=part_stem(unit, task=task, attempt=attempt))
         mine = Commit(
@@ -205,7 +208,7 @@ class Worker:
             sources=tuple(part.name for part in todo),
         )
         held = write_commit(self._store, mine)
-        if task.startswith("retry-"):
+        if task.startswith("retry-") and not self._config.embeddings_run:
             pending.state = unit_state(self._store, unit)
         rows = sum(part.rows for parts in held.parts.values() for part in parts)
         return UnitReport(
@@ -228,6 +231,11 @@ class Worker:
                 f"the first {times} inputs all failed with {reason} ({rows.example}); the job was stopped. What was "
                 "written stays: mend the cause, then run --resume --retry-failed"
             )
+
+
+def _of(live: LiveCommit, view: View) -> bool:
+    """Whether a commit is the view's, or has rows of it."""
+    return live.commit.task == view.task or view.folder in live.parts
 
 
 def _carries(state: UnitState, view: View) -> bool:

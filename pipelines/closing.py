@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,7 @@ def run_and_close(
 def close(store: Store, summary: Mapping[str, Any], closing: Closing, *, quiet: bool) -> int:
     """Record the job, write report.html, print the closing table; ContractError where it is not met."""
     record = {**summary, "command": closing.command, "max_failure_rate": closing.max_failure_rate}
+    record["submitted"] = asdict(closing)  # should this end before its lease is given back
     store.write(f"runs/{closing.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
     report = write_run_report(store, summary, allow_private_urls=closing.allow_private_urls)
     if not quiet:
@@ -135,7 +136,7 @@ def _progress(
         now = worker.engine().progress()
         return Snapshot(
             done=before.embedded + now.embedded - started.embedded,
-            failed=before.failed + now.failed - started.failed,
+            failed=(0 if job.asked("retry_failed") else before.failed) + now.failed - started.failed,
             bytes=now.bytes - started.bytes,
         )
 

@@ -85,7 +85,7 @@ def _add_dedup(group: argparse._ArgumentGroup) -> None:
         "--semantic-cosine",
         type=float,
         metavar="C",
-        help="cosine of the embeddings from which on images are semantic duplicates (default 0.95)",
+        help="cosine of the embeddings from which on images are semantic duplicates (default 0.97)",
     )
 
 

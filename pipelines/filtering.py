@@ -49,7 +49,7 @@ def filter_input(
 
         return dry_run(job, launch, command="filter")
     job.store.probe()
-    encoder = preflight.load_encoder(job.spec, job.engine, local=launch.workers_here)
+    encoder = preflight.launchers_encoder(job.spec, job.engine, workers_here=launch.workers_here)
     config = make_config(job, encoder)
     items = first_look(job, encoder)
     with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
@@ -79,11 +79,14 @@ def filter_stored(
         print(f"keeps {job.selection.told() if job.selection else 'all'}")
         print(f"would first make {missing}: no image is read" if missing else "all that it takes is there")
         return 0
+    fits = select_config(job, encoder_name="", fingerprint="", embeddings=source.root, views=())
+    preflight.check_stored(source, fits.selection, job.rules, columns=fits.source_columns())
     job.store.probe()
     known = {name: str(job.extensions[0].config[name]) for name in ("encoder_name", "fingerprint")}
     config = None
     if found.missing:
-        config = make_config(job, preflight.load_encoder(job.spec, job.engine, local=launch.workers_here))
+        encoder = preflight.launchers_encoder(job.spec, job.engine, workers_here=launch.workers_here)
+        config = make_config(job, encoder)
         config = config if into_run else replace(config, embeddings_run=source.root)
     with take_lease(job.store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         if not into_run:

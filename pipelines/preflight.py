@@ -5,20 +5,25 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from clip_transforms.commits import EMBEDDINGS
 from clip_transforms.elements import Failure, ImageError, ImageRef, RequestError
 from clip_transforms.encoders import Encoder, EncoderSpec, load
 from clip_transforms.engine import EngineOptions, TrialDecoder, engine_for
 from clip_transforms.fetch import fetch
+from clip_transforms.live import live_parts
+from clip_transforms.pairs.config import Selection
 from clip_transforms.pairs.rules import RuleSet, check_inputs
 from clip_transforms.pairs.uids import uid_array
 from clip_transforms.plan import plan_table
-from clip_transforms.sources import PlanItem, SourceOptions, read_unit
+from clip_transforms.sources import PlanItem, SourceOptions, image_id_of, read_unit
+from clip_transforms.storage import Store
 
 FIRST_ITEMS = 100
 #: What is known of every image once it is embedded.
@@ -99,8 +104,35 @@ def try_images(
 
 def check_uids(head: Iterable[PlanItem], *, sources: SourceOptions) -> None:
     """Raise RequestError where one of the first 100 ids is no uid of DataComp's."""
-    refs = itertools.islice(_references(head, sources), FIRST_ITEMS)
+    refs = list(itertools.islice(_references(head, sources), FIRST_ITEMS))
+    made = next((r.uri for r in refs if isinstance(r, ImageRef) and r.image_id == image_id_of(r.uri)), None)
+    if made is not None:  # the hash of a uri is 32 hex digits as well, and no uid of anybody's
+        raise RequestError(
+            f"--write uids: {made} has no id of its own; name the column, or the key of the shards' json, that "
+            "holds the uid: --id-column uid"
+        )
     uid_array(ref.image_id for ref in refs)
+
+
+def check_stored(
+    source: Store, selection: Selection, rules: RuleSet | None, *, columns: Sequence[str]
+) -> None:
+    """Raise RequestError where ids or columns of the first stored part are not what a selection asks for."""
+    part = next(iter(live_parts(source).get(EMBEDDINGS, ())), None)
+    if part is None:
+        return
+    with source.open(part.name) as handle:  # on this thread: pyarrow's own must not outlive the handle
+        table = pq.ParquetFile(handle).read(columns=["image_id", "uri", *columns], use_threads=False)
+    if "uids" in selection.outputs:
+        ids, uris = table.column("image_id").to_pylist(), table.column("uri").to_pylist()
+        made = next((uri for one, uri in zip(ids, uris, strict=True) if one == image_id_of(uri)), None)
+        if made is not None:
+            raise RequestError(
+                f"--write uids: {made} has no id of its own: embed the input with --id-column uid"
+            )
+        uid_array(ids)
+    if rules is not None:
+        check_inputs(table.append_column("similarity", pa.array(np.ones(table.num_rows))), rules)
 
 
 def check_rule_inputs(head: Iterable[PlanItem], rules: RuleSet, *, sources: SourceOptions) -> None:

@@ -22,7 +22,7 @@ from clip_transforms.transforms.run import RunUnits
 from clip_transforms.transforms.select import SelectPairs
 from pipelines.launch import RunnerError, reraise
 from pipelines.runner_errors import quiet_worker_threads
-from pipelines.runner_jobs import job_name
+from pipelines.runner_jobs import job_name, job_state
 from pipelines.runners import Launch, outlives_launcher
 
 _SUSPECTS = 5  # units that an error names
@@ -124,7 +124,7 @@ def _hand_over(lease: Lease, job: str | None) -> str:
 
 
 def _wait(result: Any, job: str | None, lease: Lease) -> str | None:
-    """The state in which the job ended. An interrupted launcher leaves its lease to a job that goes on."""
+    """The state in which the job ended. A launcher that can wait no longer leaves its lease to a job that goes on."""
     if job is None:
         return str(result.wait_until_finish() or "") or None
     lease.set_runner_job(job)
@@ -133,4 +133,8 @@ def _wait(result: Any, job: str | None, lease: Lease) -> str | None:
     except KeyboardInterrupt:
         lease.hand_over(job)
         sys.stderr.write(f"\nbeamclip: the job {job} goes on without its launcher")
+        raise
+    except Exception:
+        if job_state(job).ended is False:  # only the waiting has failed
+            lease.hand_over(job)
         raise

@@ -18,7 +18,7 @@ from tests.runs import beamclip, rows
 FOLDERS = ("embeddings", "failures", "scores", "pairs", "kept")
 
 
-def write_pairs(folder: Path, count: int = 40) -> Path:
+def write_pairs(folder: Path, count: int = 40, *, uids: bool = False) -> Path:
     """A manifest of `count` pictures with captions: number 3 has none, 4 a blank one, 5 one that is too long.
 
     Three more are planted: a copy of number 0, number 1 encoded again, and a file that is no picture.
@@ -31,15 +31,16 @@ def write_pairs(folder: Path, count: int = 40) -> Path:
     again.write_bytes(image_bytes(make_image(1, (256, 192)), quality=90))
     broken.write_bytes(b"no image")
     planted = [(copy, "a copy"), (again, "encoded again"), (broken, "broken")]
-    return write_manifest(folder / "pairs.csv", [*zip(paths, captions, strict=True), *planted])
+    return write_manifest(folder / "pairs.csv", [*zip(paths, captions, strict=True), *planted], uids=uids)
 
 
-def write_manifest(path: Path, pairs: Sequence[tuple[Path, str]]) -> Path:
-    """A CSV of paths and captions."""
+def write_manifest(path: Path, pairs: Sequence[tuple[Path, str]], *, uids: bool = False) -> Path:
+    """A CSV of paths and captions; uids: with a column of 32 hex digits, too."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "caption"])
-        writer.writerows(pairs)
+        writer.writerow(["path", "caption", *(["uid"] if uids else [])])
+        for number, (image, caption) in enumerate(pairs):
+            writer.writerow([image, caption, *([f"{number:032x}"] if uids else [])])
     return path
 
 

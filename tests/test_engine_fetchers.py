@@ -53,6 +53,11 @@ class Store(AsyncFileSystem):
     async def odd(self, name: str) -> bytes:
         raise RuntimeError("secret")
 
+    async def gone(self, name: str) -> bytes:
+        waited: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        waited.cancel()
+        return await waited
+
     async def stuck(self, name: str) -> bytes:
         for _ in range(50):
             try:
@@ -124,13 +129,13 @@ def test_failures_are_their_own_images() -> None:
     outlet = Outlet(unwanted="unwanted")
     fetching = fetchers(outlet, attempts=1)
     fetching.put("unwanted", "slowly://ok/0")
-    for kind in ("missing", "odd", "ok"):
+    for kind in ("missing", "odd", "gone", "ok"):
         fetching.put(kind, f"slowly://{kind}/1")
-    ends = outlet.wait(3)
+    ends = outlet.wait(4)
     reasons = {name: end.reason for name, end in ends.items() if isinstance(end, ImageError)}
-    assert reasons == {"missing": Reason.NOT_FOUND, "odd": Reason.HTTP_ERROR}
+    assert reasons == {"missing": Reason.NOT_FOUND, "odd": Reason.HTTP_ERROR, "gone": Reason.HTTP_ERROR}
     assert ends["ok"] == b"1"
-    assert Store.asked == 3
+    assert Store.asked == 4
     fetching.close()
 
 

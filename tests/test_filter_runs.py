@@ -74,7 +74,7 @@ def test_kills_each_followed_by_a_resume_lose_and_double_nothing(tmp_path: Path)
 def test_a_selection_that_dies_at_a_write_is_told_and_gone_on_with(
     tmp_path: Path, match: str, at: int, finished: bool
 ) -> None:
-    source = write_pairs(tmp_path / "input", 30)
+    source = write_pairs(tmp_path / "input", 30, uids=True)
     run, fresh = tmp_path / "run", tmp_path / "fresh"
     first = ("--input", source, "--encoder", "fake", "--keep-top", "0.9", "--write", "uids")
     assert filtered(*first, "--output", run) == 0

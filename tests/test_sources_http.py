@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clip_transforms.elements import Failure, ImageRef, Reason, RequestError, UnitKind
+from clip_transforms.elements import Failure, ImageRef, Reason, RequestError, StoreError, UnitKind
 from clip_transforms.sources import PlanItem, SourceOptions, read_unit, scan, with_private_inputs
 from tests.sources_kit import plan_of, read_all, read_items, summary, tar_bytes, tar_item
 
@@ -40,8 +40,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         data = self.server.files.get(path)
-        if data is None or self.server.secret not in query:
-            self.send_error(404 if data is None else 403)
+        if data is None or self.server.secret not in query or path.startswith("/down/"):
+            self.send_error(404 if data is None else 503 if path.startswith("/down/") else 403)
             return
         asked = self.headers.get("Range")
         if asked and self.server.ranges:
@@ -156,3 +156,12 @@ def test_a_server_that_does_not_answer_is_a_failure_not_a_retry() -> None:
     (row,) = read_items([replace(tar_item(Path("/x")), uri="http://127.0.0.1:9/x.tar")], SourceOptions())
     assert isinstance(row, Failure)
     assert row.reason is Reason.HTTP_ERROR
+
+
+def test_a_server_that_is_down_is_named_without_credentials(site: Site) -> None:
+    for name in ("list.csv", "00000.tar", "images.parquet", "urls.txt"):
+        site.files[f"/down/{name}"] = b"x"
+        url = f"{site.base}/down/{name}?X-Amz-Signature=SECRET1".replace("//", "//me:hunter2@")
+        with pytest.raises((RequestError, StoreError)) as caught:
+            list(scan([url], SourceOptions()))
+        assert "hunter2" not in str(caught.value) and "SECRET1" not in str(caught.value)

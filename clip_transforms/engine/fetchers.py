@@ -17,6 +17,7 @@ from clip_transforms.host_turns import host_of, is_paused
 
 T = TypeVar("T")
 In = TypeVar("In", contravariant=True)
+_PAUSES_S = 1.0  # between two looks whether the pause of a host is over
 _NO_HOST = "/"  # of stores, which are not asked in turns; no host is called so
 
 
@@ -121,6 +122,7 @@ class _LoopFetcher(Generic[T]):
         self._asked: Counter[str] = Counter()  # fetches that run, by host
         self._running: set[asyncio.Task[None]] = set()
         self._woken = False
+        self._later: asyncio.TimerHandle | None = None
 
     def put(self, item: T, found: AsyncObject) -> None:
         self._waiting.append((item, found))
@@ -151,6 +153,10 @@ class _LoopFetcher(Generic[T]):
             self._asked[host] += 1
             self._running.add(task)
             task.add_done_callback(partial(self._ended, host))
+        if self._later is not None:
+            self._later.cancel()
+        room = self._by_host and len(self._running) < self._limit
+        self._later = self._loop.call_later(_PAUSES_S, self._start) if room else None
 
     def _sort(self) -> None:
         while self._waiting:

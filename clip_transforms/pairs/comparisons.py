@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 _FORM = re.compile(r"\s*([^\s<>=!'\"]+)\s*(<=|>=|==|!=|<|>|=)\s*(.+?)\s*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_BOOLEANS = ("true", "false")
 _ORDER: dict[str, Callable[[npt.NDArray[np.float64], float], npt.NDArray[np.bool_]]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -50,6 +51,8 @@ class Comparison:
             missing = np.isnan(numbers)
             return _ORDER[self.operator](numbers, self.value) & ~missing, missing
         texts = [_text_of(value) for value in values]
+        if self.value in _BOOLEANS:  # of columns, of JSON, and as spreadsheets and Python write them
+            texts = [None if text is None else text.lower() for text in texts]
         absent = np.array([text is None for text in texts], bool)
         equal = np.array([text == self.value for text in texts], bool)
         return (equal if self.operator == "==" else ~equal) & ~absent, absent
@@ -76,7 +79,7 @@ def parse_comparison(text: str) -> Comparison:
     elif re.search(r"[\s<>=!&|()\[\],'\"]", value):
         raise ValueError(f"{text!r} is more than one comparison; write a rule for each, or quote the text")
     else:
-        found = value
+        found = value.lower() if value.lower() in _BOOLEANS else value
     if isinstance(found, str) and sign not in ("==", "!="):
         raise ValueError(f"{text!r} puts texts in an order; only numbers have one, texts know == and !=")
     if isinstance(found, float) and not math.isfinite(found):

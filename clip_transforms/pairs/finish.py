@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,10 +14,11 @@ import pyarrow.parquet as pq
 from clip_transforms.accounting import job_facts, summarise
 from clip_transforms.elements import ContractError, RequestError
 from clip_transforms.pairs import indexes, layouts, shards
+from clip_transforms.pairs.chunks import list_chunks
 from clip_transforms.pairs.config import KeptSelection, SelectConfig, keep_selection
 from clip_transforms.pairs.cut import Cut
 from clip_transforms.pairs.funnel import selected_parts
-from clip_transforms.pairs.steps import KEPT_FOLDER, Written
+from clip_transforms.pairs.steps import KEPT_FOLDER, PAIRS_FOLDER, Written
 from clip_transforms.pairs.uids import uid_array, uid_bytes
 from clip_transforms.storage import Store
 
@@ -41,11 +43,14 @@ def finish_selection(
     counted.
     """
     store = config.store()
-    mine = set(written.names)
+    mine = {*written.names, *_write_empty(config, written)}
+    if "uids" in config.selection.outputs:
+        _write_uids(store, mine)  # may fail, so before anything is deleted
     store.delete(name for name in _selected(store) if name not in mine)
     if "faiss" in config.selection.outputs:
         indexes.write_indexes(store, written.names)
-    _write_uids(config, store)
+    if "uids" not in config.selection.outputs:
+        store.delete([UIDS])
     names = sorted({selection for _, selection in selected_parts(store)})
     threshold = cut.threshold if cut else config.selection.keep_above
     threshold = threshold if threshold is not None and math.isfinite(threshold) else None
@@ -69,18 +74,29 @@ def _selected(store: Store) -> Iterator[str]:
         yield from (entry.name for entry in store.list(folder) if _LAYOUT.fullmatch(entry.name))
 
 
-def _write_uids(config: SelectConfig, store: Store) -> None:
-    if "uids" not in config.selection.outputs:
-        store.delete([UIDS])
-        return
+def _write_empty(config: SelectConfig, written: Written) -> Iterator[str]:
+    """Parts without rows, where there is none with some: an empty choice is a data set, too."""
+    for folder in (PAIRS_FOLDER, KEPT_FOLDER):
+        if not any(name.startswith(f"{folder}/") for name in written.names):
+            selection = next((chunk.selection for chunk in list_chunks(config)), config.selection.name([]))
+            buffer = io.BytesIO()
+            pq.write_table(config.schema().empty_table(), buffer, compression="zstd")
+            name = f"{folder}/part-{selection}-000000-0.parquet"
+            config.store().write(name, buffer.getvalue())
+            yield name
+
+
+def _write_uids(store: Store, mine: Collection[str]) -> None:
     try:
-        store.write(UIDS, uid_bytes(uid_array(_kept_ids(store))))
+        store.write(UIDS, uid_bytes(uid_array(_kept_ids(store, mine))))
     except RequestError as error:  # known too late to be the request's
-        raise ContractError(f"{UIDS} cannot be written: {error}") from error
+        raise ContractError(
+            f"{UIDS} cannot be written: {error}; choose anew with `beamclip filter --from-run` without --write uids"
+        ) from error
 
 
-def _kept_ids(store: Store) -> Iterator[str]:
-    for name, _ in selected_parts(store):
+def _kept_ids(store: Store, mine: Collection[str]) -> Iterator[str]:
+    for name in sorted(mine):
         if name.startswith(f"{KEPT_FOLDER}/"):
             with store.open(name) as handle:
                 for batch in pq.ParquetFile(handle).iter_batches(columns=["image_id"]):

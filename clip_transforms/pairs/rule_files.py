@@ -80,7 +80,9 @@ def rules_from_spec(
     for name, prompts in found.prompt_sets.items():
         if prompts.hash != spec["prompt_sets"].get(name):
             raise RequestError(
-                f"the prompt set '{name}' of the rules has changed since they were recorded; give --rules again"
+                f"the prompt set '{name}' of the rules has changed since they were recorded: put its file back as "
+                "it was; or finish with `beamclip label --output RUN --resume`, then choose anew with "
+                "`beamclip filter --from-run RUN --rules ...`"
             )
     return found
 

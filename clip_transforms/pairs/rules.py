@@ -217,7 +217,7 @@ def check_inputs(table: pa.Table, rules: RuleSet) -> None:
     """Raise RequestError where a rule asks for a column that no row of the table has, saying which there are."""
     for rule in rules.rules:
         for name in rule.inputs:
-            if table.num_rows and all(value is None for value in input_values(table, name)):
+            if table.num_rows and not rule.missing and all(v is None for v in input_values(table, name)):
                 known = {each for each in table.column_names if each.startswith("src_")}
                 if "extra" in table.column_names:
                     found = table.column("extra").to_pylist()

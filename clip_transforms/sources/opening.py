@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeVar, cast
 from clip_transforms.elements import Reason, RequestError, StoreError
 from clip_transforms.filesystems import open_filesystem
 from clip_transforms.object_reader import open_object
-from clip_transforms.sources.urls import canonical_uri, is_http, is_local
+from clip_transforms.sources.urls import canonical_uri, is_http, is_local, scrub
 
 _T = TypeVar("_T")
 #: Read ahead of a remote stream, in bytes; also its largest buffer.
@@ -173,5 +173,5 @@ def refusal(url: str, error: Exception, what: str = "read") -> RequestError | St
         return RequestError(f"--input {uri} was not found; check its spelling, bucket and credentials")
     if reason is None and not is_http(url) and isinstance(error, (OSError, asyncio.TimeoutError)):
         return StoreError(f"{uri} could not be {what} ({type(error).__name__}); try again")
-    why = "access is denied" if reason is Reason.FORBIDDEN else f"{type(error).__name__}: {error}"
+    why = "access is denied" if reason is Reason.FORBIDDEN else f"{type(error).__name__}: {scrub(str(error))}"
     return RequestError(f"--input {uri} cannot be {what}: {why}")
