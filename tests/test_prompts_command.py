@@ -75,7 +75,7 @@ def test_check_with_an_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str
             ["check", "everyday", "--weights", "x.safetensors"],
             "--weights and --model-config are parts of a model",
         ),
-        (["check", "everyday", "--storage-option", "x"], "--storage-option 'x': expected K=V"),
+        (["check", "everyday", "--storage-option", "x"], "--storage-option number 1 is not K=V"),
     ],
 )
 def test_wrong_requests(args: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
