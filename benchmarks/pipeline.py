@@ -40,7 +40,7 @@ from clip_transforms.encoders.base import Encoder, EncoderSpec, Float32, Preproc
 from clip_transforms.encoders.fake import FakeOptions
 from clip_transforms.engine import EncodedBatch, Engine, EngineOptions, EngineStats
 from clip_transforms.engine.fetchers import Fetchers
-from clip_transforms.fetch import connect
+from clip_transforms.fetch import FetchOptions, connect
 from clip_transforms.images import decode_to_pixels
 from clip_transforms.units import enough_in_flight
 
@@ -299,7 +299,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.repeats, args.images = 1, 256
     fsspec.register_implementation("latency", LatencyFileSystem, clobber=True)
     PICTURES[:] = pictures(32)
-    options = EngineOptions(batch_size=32, fetch_threads=args.threads)
+    fetching = FetchOptions(schemes=("latency",))
+    options = EngineOptions(batch_size=32, fetch_threads=args.threads, fetch=fetching)
     print(
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; {options.fetch_threads} fetches at a time of "
         f"{LATENCY_S * 1000:.0f} ms, {options.decode_threads_here()} decode threads, batches of 32, "
