@@ -13,9 +13,9 @@ import asyncio
 import concurrent.futures
 import re
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from clip_transforms.client_options import GET_CLIENT, HTTP
@@ -57,15 +57,21 @@ class AsyncObject:
         client swallows its cancellation. Raises FetchProblem, RequestError, TimeoutError or what the client raises.
         """
         with _named_problems(self.url, self.storage_options):
-            reading = asyncio.ensure_future(self._request(max_bytes))
+            # Written out, as asyncio.wait takes twice as long, and this is asked once an image.
+            loop = asyncio.get_running_loop()
+            waiting: asyncio.Future[None] = loop.create_future()
+            reading = loop.create_task(self._request(max_bytes))
+            reading.add_done_callback(partial(_wake, waiting))
+            deadline = loop.call_later(timeout_s, _wake, waiting)
             try:
-                done, _ = await asyncio.wait({reading}, timeout=timeout_s)
-                if not done:
+                await waiting
+                if not reading.done():
                     reading.add_done_callback(_heard)
                     reading.cancel()
                     await asyncio.wait({reading}, timeout=_GRACE_S)
                     raise TimeoutError
             finally:
+                deadline.cancel()
                 reading.cancel()  # of no effect on what has ended
             if reading.cancelled():  # by the client itself: who cancels us ends the wait above
                 raise ConnectionError
@@ -135,16 +141,29 @@ def wait_for(found: AsyncObject, *, max_bytes: int, timeout_s: float) -> bytes:
         raise
 
 
-@contextmanager
-def _named_problems(url: str, storage_options: Mapping[str, object]) -> Iterator[None]:
-    try:
-        yield
-    except BadUrlError as error:
-        raise FetchProblem(Reason.BAD_NAME, error.problem) from None
-    except TypeError as error:  # s3fs and HTTP look at options with the first request
-        if "unexpected keyword argument" in str(error):
-            raise unfit_options(url, storage_options, error) from error
-        raise
+class _named_problems:
+    """Names what is wrong with a url or with options; a class, as a generator's context takes longer."""
+
+    __slots__ = ("_storage_options", "_url")
+
+    def __init__(self, url: str, storage_options: Mapping[str, object]) -> None:
+        self._url = url
+        self._storage_options = storage_options
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BadUrlError):
+            raise FetchProblem(Reason.BAD_NAME, error.problem) from None
+        # s3fs and HTTP look at options with the first request.
+        if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+            raise unfit_options(self._url, self._storage_options, error) from error
+
+
+def _wake(waiting: asyncio.Future[None], _ended: object = None) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _heard(reading: asyncio.Future[bytes]) -> None:
