@@ -108,7 +108,9 @@ def write_extension(
 
 def close_extension(store: Store, extension: Extension) -> None:
     """Create the extension's `plan.json`; raises RequestError if another launcher has made it meanwhile."""
-    if not store.create(f"plan/{extension.name}/plan.json", extension.to_json()):
+    name, content = f"plan/{extension.name}/plan.json", extension.to_json()
+    # One that is there and says just this is our own: the answer to the put was lost, and it was put again.
+    if not store.create(name, content) and store.read(name) != content:
         raise RequestError(
             f"{store.root}: the plan extension {extension.name} was written by another launcher; "
             "run the command again with --resume"

@@ -34,7 +34,9 @@ def write_alike(folder: Path) -> Path:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     order = [f"{letter}{number}.jpg" for letter in "azbycd" for number in range(BASES)]
-    return write_manifest(folder / "pairs.csv", [(folder / name, f"this is {name}") for name in order])
+    return write_manifest(
+        folder / "pairs.csv", [(folder / name, f"this is {name}") for name in order], uids=True
+    )
 
 
 @pytest.fixture

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from clip_transforms.storage import Store
 from tests.pairs_kit import filtered
@@ -44,19 +41,16 @@ def test_a_filter_run_in_a_bucket_equals_a_local_one(server: Server, tmp_path: P
     for path in folder.iterdir():
         bucket.write(path.name, path.read_bytes())
     how = ("--format", "webdataset", "--encoder", "fake", "--dedup", "near")
-    options = (*how, "--write", "uids", "webdataset", *options_of(server))
+    options = (*how, "--write", "webdataset", *options_of(server))
     assert filtered("--input", bucket.root, "--keep-top", "0.9", *options, "--output", run.root) == 0
     first = [entry.name for entry in run.list("pairs")]
-    chosen = ("--keep-top", "0.5", "--dedup", "near", "--write", "uids", "webdataset")
+    chosen = ("--keep-top", "0.5", "--dedup", "near", "--write", "webdataset")
     assert filtered("--from-run", run.root, *chosen, *options_of(server)) == 0
     assert not set(first) & {entry.name for entry in run.list("pairs")}
     assert filtered("--input", folder, "--keep-top", "0.5", *how, *chosen[4:], "--output", local) == 0
     copy = downloaded(run, tmp_path / "copy")
     assert shown(copy, bucket.root) == shown(local, str(folder))
     assert len(rows(copy, "kept")) == 11
-    uids = np.load(io.BytesIO(run.read("uids.npy")))
-    ids = [row["image_id"] for row in rows(copy, "kept")]
-    assert uids.tolist() == sorted((int(each[:16], 16), int(each[16:], 16)) for each in ids)
     assert pictures(copy) == pictures(local) and len(pictures(copy)) == 11
     assert beamclip("status", run.root, *options_of(server)) == 0
     assert len(list(run.list("kept"))) == 1

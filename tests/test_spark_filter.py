@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 def test_a_cluster_chooses_the_pairs_of_the_local_run(spark: Cluster, tmp_path: Path) -> None:
-    source = write_pairs(tmp_path / "input", 60)
+    source = write_pairs(tmp_path / "input", 60, uids=True)
     rules = tmp_path / "mine.yaml"
     rules.write_text(
         "version: 1\nname: mine\nrules:\n  - {rule: caption_characters, at_least: 7}\n"
