@@ -27,6 +27,7 @@ from clip_transforms.commits import (
 )
 from clip_transforms.elements import ContractError, RequestError, StoreError
 from clip_transforms.live import Counts, count, live_parts, unit_state
+from clip_transforms.plan import Extension, close_extension
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store, StoredObject
 from clip_transforms.sweep import overwrite, sweep
@@ -510,3 +511,23 @@ def test_a_killed_overwrite_can_be_run_again(
         full_run(store)
     overwrite(store)
     assert {entry.name for entry in store.list()} == {*FOREIGN, "lease/1.json"}
+
+
+def test_a_plan_whose_answer_was_lost_is_our_own(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    mine = Extension(
+        name="0000",
+        plan_id="0123abcd",
+        run_id="mine",
+        files=(),
+        units=0,
+        rows=0,
+        total_bytes=0,
+        inputs=(),
+        config={},
+        created_at="2026-01-01",
+    )
+    for _ in range(2):  # the client puts it once more
+        close_extension(store, mine)
+    with pytest.raises(RequestError, match="written by another launcher"):
+        close_extension(store, replace(mine, run_id="other"))
