@@ -29,11 +29,13 @@ EXTRAS = {
     "filter": ["py3langid>=0.4"],
     "faiss": ["faiss-cpu>=1.7"],
     "evaluate": ["scikit-learn>=1.3", "scipy>=1.10"],
+    "review": ["cleanlab>=2.6", "scikit-learn>=1.3", "scipy>=1.10"],
     "yaml": ["apache-beam[yaml]>=2.62,<3"],
     "test": [
         "apache-beam[gcp,yaml]>=2.62,<3",
         "aiohttp>=3.9",
         "build>=1.2",
+        "cleanlab>=2.6",
         "faiss-cpu>=1.7",
         "gcsfs>=2024.2",
         "mypy>=1.11",

@@ -26,12 +26,11 @@ def labels_table(
     encoder: str,
     run_id: str,
     created_at: datetime.datetime,
-    calibrated: Float32 | None = None,
 ) -> pa.Table:
     """Rows of LABELS for scored rows and the images they are of.
 
-    prompt_set is the tag `<set>@<hash8>`; created_at is aware of its time zone; calibrated [N] is NaN where
-    there is none. Raises ContractError when the numbers of rows differ.
+    prompt_set is the tag `<set>@<hash8>`; created_at is aware of its time zone. Raises
+    ContractError when the numbers of rows differ.
     """
     count = len(scored.score)
     ids, uris = _strings(image_id), _strings(uri)
@@ -42,7 +41,7 @@ def labels_table(
         "uri": uris,
         "label": _words(scored.label, scored.rules.names),
         "score": pa.array(scored.score),
-        "calibrated": _calibrated(calibrated, count),
+        "calibrated": _calibrated(scored.calibrated),
         "cosine": pa.array(scored.cosine),
         "margin": pa.array(scored.margin),
         "entropy": pa.array(scored.entropy),
@@ -76,9 +75,7 @@ def _same(value: str, count: int) -> pa.Array:
     return _words(np.zeros(count, np.int32), [value])
 
 
-def _calibrated(values: Float32 | None, count: int) -> pa.Array:
-    if values is None:
-        return pa.nulls(count, pa.float32())
+def _calibrated(values: Float32) -> pa.Array:
     return pa.array(values.astype(np.float32), mask=np.isnan(values))
 
 

@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clip_transforms.calibration import Calibration, read_calibration
 from clip_transforms.config import RunConfig
 from clip_transforms.engine import Engine
 from clip_transforms.fingerprint import labels_fingerprint
 from clip_transforms.label_rows import labels_table
 from clip_transforms.labelsets import LabelSet, read_label_set
+from clip_transforms.probe import Probe, read_probe
 from clip_transforms.rows import footer
 from clip_transforms.scoring import score
 from clip_transforms.sink import Part, PartWriter
@@ -23,6 +25,16 @@ from clip_transforms.text_features import TextFeatures, dump_text_features, load
 from schemas.labels import LABELS
 
 _BATCH_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Applied:
+    """All that the rows of one label set are made with."""
+
+    label_set: LabelSet
+    features: TextFeatures
+    calibration: Calibration | None
+    probe: Probe | None
 
 
 class Labeller:
@@ -37,20 +49,20 @@ class Labeller:
         self._engine = engine
         self._store = config.store()
         self._embeddings = config.embeddings_store()
-        self._features: dict[str, tuple[LabelSet, TextFeatures]] = {}
+        self._applied: dict[str, Applied] = {}
         self._lock = threading.Lock()
         self.labelled = 0  # rows so far, for a progress bar
 
-    def features(self, tag: str) -> tuple[LabelSet, TextFeatures]:
-        """A label set and its text features, encoded by the first who asks and kept in `text/`."""
+    def applied(self, tag: str) -> Applied:
+        """A label set with its text features, encoded by the first who asks and kept in `text/`."""
         with self._lock:
-            if tag not in self._features:
-                self._features[tag] = self._load(tag)
-            return self._features[tag]
+            if tag not in self._applied:
+                self._applied[tag] = self._load(tag)
+            return self._applied[tag]
 
     def fingerprint(self, tag: str) -> str:
         """Of the label rows of this set."""
-        label_set, _ = self.features(tag)
+        label_set = self.applied(tag).label_set
         return labels_fingerprint(
             self._config.fingerprint,
             prompt_set=label_set.prompt_set.hash,
@@ -70,26 +82,34 @@ class Labeller:
                     writer.write(self._score(batch, tag))
         return writer.close()
 
-    def _load(self, tag: str) -> tuple[LabelSet, TextFeatures]:
+    def _load(self, tag: str) -> Applied:
         label_set = read_label_set(self._store, tag)
         name = f"text/{tag}.arrow"
         if not self._store.exists(name):
             made = text_features(label_set.prompt_set, self._engine().encoder)
             self._store.create(name, dump_text_features(made))
-        return label_set, load_text_features(self._store.read(name))
+        return Applied(
+            label_set=label_set,
+            features=load_text_features(self._store.read(name)),
+            calibration=read_calibration(self._store, tag) if label_set.calibration else None,
+            probe=read_probe(self._store, tag) if label_set.probe else None,
+        )
 
     def _score(self, batch: pa.RecordBatch, tag: str) -> pa.Table:
-        label_set, features = self.features(tag)
+        applied = self.applied(tag)
         config = self._config
         vectors = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
         scored = score(
             np.asarray(vectors, np.float32).reshape(batch.num_rows, -1),
-            features,
-            label_set.prompt_set,
+            applied.features,
+            applied.label_set.prompt_set,
             family=config.family,
             logit_scale=config.logit_scale,
             logit_bias=config.logit_bias,
-            top_k=label_set.top_k,
+            top_k=applied.label_set.top_k,
+            accept=applied.calibration.accept if applied.calibration else None,
+            temperature=applied.calibration.temperature if applied.calibration else None,
+            probe=applied.probe,
         )
         self.labelled += batch.num_rows
         return labels_table(

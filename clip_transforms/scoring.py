@@ -41,6 +41,7 @@ from clip_transforms.probabilities import (
     sigmoid_entropy,
     softmax,
 )
+from clip_transforms.probe import Probe
 from clip_transforms.prompts.types import PromptSet
 from clip_transforms.score_rules import DECISIONS, REASONS, Codes, ScoreRules, back_off, decide, score_rules
 from clip_transforms.text_features import TextFeatures
@@ -59,12 +60,13 @@ class Scored:
     group its probability and its best leaf's cosine; of the best class where there is no label). margin,
     entropy: [N]. top_index, top_score, top_cosine: [N, K], falling. hit_counts [N] and hits (places in
     rules.names, row after row, falling score): the labels of a multi set. decision, reason: [N] places in
-    DECISIONS and REASONS.
+    DECISIONS and REASONS. calibrated: [N], `score` at the calibration's temperature; NaN without one.
     """
 
     rules: ScoreRules
     label: Int32
     score: Float32
+    calibrated: Float32
     cosine: Float32
     margin: Float32
     entropy: Float32
@@ -88,6 +90,8 @@ class _Model:
     scale: np.float32
     bias: np.float32
     top_k: int
+    probe: Probe | None
+    temperature: np.float32 | None
 
 
 def score(
@@ -100,12 +104,16 @@ def score(
     logit_bias: float = 0.0,
     top_k: int = 5,
     accept: Mapping[str, float] | None = None,
+    temperature: float | None = None,
+    probe: Probe | None = None,
 ) -> Scored:
     """Label embeddings [N, D], rows of norm 1, by a prompt set.
 
     logit_scale is already exponentiated. top_k: at most the number of classes are given. accept: by label,
-    the score from which on a row is `auto_accept`; None before `calibrate`. Raises RequestError for options
-    out of range, ContractError for embeddings or features that do not fit.
+    the score from which on a row is `auto_accept`, and temperature: None before `calibrate`. probe: what its
+    reviewed images taught; the blended logits take the place of the zero-shot ones (as softmax's in a single
+    set, whatever the family), cosines stay. Raises RequestError for options out of range, ContractError for
+    embeddings, features or a probe that do not fit.
     """
     if top_k < 1:
         raise RequestError(f"top_k is {top_k}, expected 1 or more")
@@ -114,11 +122,15 @@ def score(
     if not (0 < logit_scale <= _MAX_LOGIT and abs(logit_bias) <= _MAX_LOGIT):  # NaN is refused too
         given = f"logit_scale {logit_scale} and logit_bias {logit_bias}"
         raise RequestError(f"{given}, expected a scale above 0 and both at most {_MAX_LOGIT:g}")
+    if temperature is not None and not 0 < temperature <= _MAX_LOGIT:
+        raise RequestError(f"the temperature is {temperature}, expected a number above 0")
     rules = score_rules(prompts, accept=accept)
     two_way = prompts.task == "multi" and family == "softmax"
     model = _Model(
-        family=family,
+        family="softmax" if probe is not None and prompts.task == "single" else family,
         rules=rules,
+        probe=probe,
+        temperature=None if temperature is None else np.float32(temperature),
         texts=features.rows(rules.classes).astype(np.float64),
         negatives=features.rows(rules.negative_keys).astype(np.float64) if two_way else None,
         scale=np.float32(logit_scale),
@@ -151,6 +163,8 @@ def _score_chunk(embeddings: Float32, model: _Model) -> Scored:
     else:
         against = cosines(embeddings, model.negatives)[:, model.rules.negative_of]
         logits = model.scale * (cosine - against)
+    if model.probe is not None:
+        logits = model.probe.blended(embeddings, logits, model.rules.classes)
     top = largest(logits, min(max(2, model.top_k), logits.shape[1]))
     if model.rules.task == "multi":
         return _multi(cosine, logits, top, model)
@@ -176,6 +190,7 @@ def _single(cosine: Float32, logits: Float32, top: Int32, model: _Model) -> Scor
         rules=rules,
         label=label,
         score=reached,
+        calibrated=_calibrated(logits, label, best, model),
         margin=np.clip(found[:, 0] - second, 0, 1),
         entropy=entropy,
         hit_counts=np.zeros(len(label), np.int32),
@@ -200,6 +215,7 @@ def _multi(cosine: Float32, logits: Float32, top: Int32, model: _Model) -> Score
         rules=rules,
         label=np.full(len(logits), -1, np.int32),
         score=found[:, 0].copy(),
+        calibrated=_calibrated(logits, top[:, 0], top[:, 0], model),
         margin=np.abs(probabilities - rules.thresholds).min(axis=1),
         entropy=binary_entropy(logits),
         hit_counts=counts,
@@ -208,6 +224,26 @@ def _multi(cosine: Float32, logits: Float32, top: Int32, model: _Model) -> Score
         reason=np.where(counts > 0, reasons[1], reasons[0]).astype(np.int8),
         **_top(cosine, found, top, model),
     )
+
+
+def _calibrated(logits: Float32, label: Int32, best: Int32, model: _Model) -> Float32:
+    """The probability of each row's label (of its best class where it has none) at the temperature."""
+    if model.temperature is None:
+        return np.full(len(logits), np.nan, np.float32)
+    cooled = logits / model.temperature
+    probabilities = softmax(cooled)[0] if _is_shared(model) else sigmoid(cooled)
+    rules = model.rules
+    if rules.members is not None:
+        groups = np.minimum(probabilities.astype(np.float64) @ rules.members, 1).astype(np.float32)
+        probabilities = np.concatenate([probabilities, groups], axis=1)
+    shown = np.where(label < 0, best, label)
+    found: Float32 = np.take_along_axis(probabilities, shown[:, None], axis=1)[:, 0]
+    return found
+
+
+def _is_shared(model: _Model) -> bool:
+    """Whether the classes share one probability."""
+    return model.rules.task == "single" and model.family == "softmax"
 
 
 def _top(cosine: Float32, found: Float32, top: Int32, model: _Model) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _DATA = re.compile(
     rf"|labels/{_TAG}/part-[^/]+\.parquet"
     r"|evaluation/[^/]+\.(?:json|html|svg)"
     r"|attempts/\d/[^/]+/[0-9a-f]{8}-[^/]+\.json"
-    rf"|text/{_TAG}[^/]*|text/pairs|calibration/{_TAG}\.json|probes/{_TAG}/.+"
+    rf"|queues/[^/]+\.parquet|text/{_TAG}[^/]*|text/pairs|calibration/{_TAG}\.json|probes/{_TAG}/.+"
 )
 _COMMITS = re.compile(r"commits/[^/]+/[0-9a-f]{8}-[^/]+\.json")
 _UNITS = re.compile(r"plan/[^/]+/(?:units|changed)-[^/]+\.parquet")
@@ -95,7 +95,17 @@ def overwrite(store: Store) -> int:
             f"--overwrite deletes only runs of beamclip, and {store.root} has no plan/*/plan.json of one; "
             "give another --output, or empty that folder yourself"
         )
-    for folder in (*_PART_FOLDERS, *_SELECTED, "reviews", "text", ATTEMPTS, "commits", "plan"):
+    for folder in (
+        *_PART_FOLDERS,
+        *_SELECTED,
+        "reviews",
+        "queues",
+        "calibration",
+        "text",
+        ATTEMPTS,
+        "commits",
+        "plan",
+    ):
         store.delete_temporaries(folder)
     deleted = 0
     for kind in (_DATA, _COMMITS, _UNITS, _PLANS):

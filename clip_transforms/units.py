@@ -92,7 +92,7 @@ class Worker:
 
     def text_features(self, tag: str) -> None:
         """Make sure that the label set's text features are in `text/`."""
-        self._labeller.features(tag)
+        self._labeller.applied(tag)
 
     @property
     def viewed(self) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from clip_transforms.accounting import contract_problems, summarise
 from clip_transforms.elements import RequestError
 from clip_transforms.encoders import resolve_name
 from clip_transforms.labelsets import LabelSet, keep_label_set, label_set_tags, read_label_set
 from clip_transforms.plan import Extension, close_extension, read_extensions
+from clip_transforms.sources import SourceOptions
 from clip_transforms.storage import Store
 from clip_transforms.sweep import overwrite
 from pipelines.closing import run_and_close
@@ -93,7 +93,7 @@ def check_from_run(args: argparse.Namespace) -> tuple[Job, Store]:
             args=args,
             store=store,
             identity=identity,
-            sources=_no_sources(options),
+            sources=no_sources(options),
             engine=engine_options(args, identity, options),
             spec=encoder_spec(args, identity, options),
             extensions=tuple(extensions),
@@ -127,9 +127,8 @@ def check_source(source: Store) -> list[Extension]:
     return extensions
 
 
-def _no_sources(options: Mapping[str, object]) -> Any:
-    from clip_transforms.sources import SourceOptions
-
+def no_sources(options: Mapping[str, object]) -> SourceOptions:
+    """Those of a job that reads no input."""
     return SourceOptions(storage_options=options)
 
 

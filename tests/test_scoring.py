@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -365,6 +366,7 @@ def test_the_rows_have_the_schema_and_the_values() -> None:
 
 def test_calibrated_values_are_written() -> None:
     scored = from_probabilities(made("a", "b"), [[0.7, 0.3], [0.4, 0.6]])
+    scored = replace(scored, calibrated=np.float32([0.25, np.nan]))
     stamp = datetime.datetime(2024, 5, 1, tzinfo=datetime.timezone.utc)
     found = labels_table(
         scored,
@@ -375,7 +377,6 @@ def test_calibrated_values_are_written() -> None:
         encoder="e",
         run_id="r",
         created_at=stamp,
-        calibrated=np.float32([0.25, np.nan]),
     )
     assert found["calibrated"].to_pylist() == [0.25, None]
     assert found["image_id"].to_pylist() == ["i", "j"] and found["uri"].to_pylist() == ["u", "v"]

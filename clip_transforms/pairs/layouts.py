@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clip_transforms.pairs.chunks import Chunk, read_chunk, vectors_of
+from clip_transforms.joined import vectors_of
+from clip_transforms.pairs.chunks import Chunk, read_chunk
 from clip_transforms.pairs.config import SelectConfig
 from clip_transforms.pairs.rows import Int64
 from clip_transforms.views import PAIRS

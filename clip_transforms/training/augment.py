@@ -2,7 +2,8 @@
 
 Drawings are flat, and what a model must know is often drawn as if solid. So the alpha channel is used as a
 mask: gradients and highlights inside it, an outline and a shadow around it, another background behind it.
-A picture without transparency (a photograph) gets the pose and colour changes alone.
+A picture without transparency (a photograph) gets the pose and colour changes alone. Everything happens on the
+generator's device.
 """
 
 from __future__ import annotations
@@ -37,11 +38,16 @@ class AugmentOptions:
 
 
 def _random(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(count, generator=generator)
+    return low + (high - low) * _uniform(count, generator=generator)
+
+
+def _uniform(*shape: int, generator: torch.Generator) -> Tensor:
+    """From 0 to 1, on the generator's device."""
+    return torch.rand(shape, generator=generator, device=generator.device)
 
 
 def _some(count: int, share: float, generator: torch.Generator) -> Tensor:
-    return (torch.rand(count, generator=generator) < share).float()[:, None, None, None]
+    return (_uniform(count, generator=generator) < share).float()[:, None, None, None]
 
 
 def pose(rgba: Tensor, size: int, options: AugmentOptions, generator: torch.Generator) -> Tensor:
@@ -50,7 +56,7 @@ def pose(rgba: Tensor, size: int, options: AugmentOptions, generator: torch.Gene
     angle = _random(count, -options.degrees, options.degrees, generator) * math.pi / 180
     zoom = _random(count, *options.zoom, generator)
     stretch = torch.exp(_random(count, -options.stretch, options.stretch, generator))
-    flip = 1 - 2 * (torch.rand(count, generator=generator) < options.flip).float()
+    flip = 1 - 2 * (_uniform(count, generator=generator) < options.flip).float()
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     shift = _random(2 * count, -options.shift, options.shift, generator).view(count, 2)
     matrix = torch.stack(
@@ -70,7 +76,7 @@ def pose(rgba: Tensor, size: int, options: AugmentOptions, generator: torch.Gene
 def _ramp(count: int, size: int, generator: torch.Generator) -> Tensor:
     """[B, 1, size, size], from -1 to 1 in a random direction."""
     angle = _random(count, 0, 2 * math.pi, generator)[:, None, None]
-    line = torch.linspace(-1, 1, size)
+    line = torch.linspace(-1, 1, size, device=generator.device)
     return (torch.cos(angle) * line[None, None, :] + torch.sin(angle) * line[None, :, None])[:, None]
 
 
@@ -82,7 +88,7 @@ def shade(colour: Tensor, options: AugmentOptions, generator: torch.Generator) -
     )
     colour = colour * (1 + strength * _ramp(count, size, generator))
     centre = _random(2 * count, -0.6, 0.6, generator).view(count, 2, 1, 1)
-    line = torch.linspace(-1, 1, size)
+    line = torch.linspace(-1, 1, size, device=generator.device)
     distance = (line[None, None, :] - centre[:, 0]) ** 2 + (line[None, :, None] - centre[:, 1]) ** 2
     width = _random(count, 0.05, 0.4, generator)[:, None, None]
     spot = torch.exp(-distance / width)[:, None] * _some(count, options.highlight, generator)
@@ -95,7 +101,7 @@ def recolour(colour: Tensor, single: Tensor, options: AugmentOptions, generator:
     count = len(colour)
     change = _some(count, options.recolour, generator) * single.float()[:, None, None, None]
     ink = (
-        torch.rand(count, 3, 1, 1, generator=generator)
+        _uniform(count, 3, 1, 1, generator=generator)
         * _random(count, 0.25, 1.0, generator)[:, None, None, None]
     )
     colour = colour * (1 - change) + ink * change
@@ -117,17 +123,17 @@ def _hue_matrix(turn: Tensor) -> Tensor:
 
 def background(count: int, size: int, options: AugmentOptions, generator: torch.Generator) -> Tensor:
     """[B, 3, size, size]: nearly white, one colour, a gradient, or soft blotches."""
-    first = torch.rand(count, 3, 1, 1, generator=generator)
-    second = torch.rand(count, 3, 1, 1, generator=generator)
+    first = _uniform(count, 3, 1, 1, generator=generator)
+    second = _uniform(count, 3, 1, 1, generator=generator)
     mix = _ramp(count, size, generator) * 0.5 * _some(count, 0.5, generator) + 0.5
     colours = first * mix + second * (1 - mix)
-    blotches = torch.rand(count, 3, 4, 4, generator=generator) - 0.5
+    blotches = _uniform(count, 3, 4, 4, generator=generator) - 0.5
     blotches = functional.interpolate(blotches, size=(size, size), mode="bilinear", align_corners=False)
     colours = colours + blotches * _some(count, 0.5, generator) * 0.6
     pale = _some(count, 0.4, generator)
     colours = colours * (1 - 0.6 * pale) + 0.6 * pale
     plain = _some(count, options.plain, generator)
-    white = 1 - 0.12 * torch.rand(count, 3, 1, 1, generator=generator) * _some(count, 0.5, generator)
+    white = 1 - 0.12 * _uniform(count, 3, 1, 1, generator=generator) * _some(count, 0.5, generator)
     return (colours * (1 - plain) + white * plain).clamp(0, 1)
 
 
@@ -163,5 +169,5 @@ def _finish(image: Tensor, options: AugmentOptions, generator: torch.Generator) 
     image = image * (1 - blur) + blurred * blur
     grey = _some(count, options.grey, generator)
     image = image * (1 - grey) + image.mean(dim=1, keepdim=True) * grey
-    noise = torch.randn(image.shape, generator=generator) * 0.04
+    noise = torch.randn(image.shape, generator=generator, device=generator.device) * 0.04
     return image + noise * _some(count, options.noise, generator)

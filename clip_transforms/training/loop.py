@@ -99,22 +99,22 @@ class Trainer:
         )
         seed = options.seed * 1000 + self.group.rank
         self.sampler = Sampler(examples, seed=seed, captions=options.captions, pairs=options.image_weight > 0)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
         context = int(architecture.model["text_cfg"].get("context_length", 77))
         self.tokenizer: Callable[[list[str]], Tensor] = open_clip.SimpleTokenizer(context_length=context)
-        self.mean = torch.tensor(architecture.mean)[:, None, None]
-        self.std = torch.tensor(architecture.std)[:, None, None]
+        self.mean = torch.tensor(architecture.mean, device=self.device)[:, None, None]
+        self.std = torch.tensor(architecture.std, device=self.device)[:, None, None]
         self.progress = Progress()
 
     def pixels(self, batch: Batch) -> Tensor:
         """The batch's pictures, augmented and normalised: [B, 3, S, S]."""
-        rgba = torch.from_numpy(self.examples.pixels[batch.rows]).permute(0, 3, 1, 2)
-        single = torch.from_numpy(self.examples.single[batch.rows])
+        rgba = torch.from_numpy(self.examples.pixels[batch.rows]).to(self.device).permute(0, 3, 1, 2)
+        single = torch.from_numpy(self.examples.single[batch.rows]).to(self.device)
         image = augment(
             rgba, single, size=self.architecture.size, options=self.options.augment, generator=self.generator
         )
         normal = (image - self.mean) / self.std
-        return normal.to(self.device, memory_format=torch.channels_last)
+        return normal.contiguous(memory_format=torch.channels_last)
 
     def loss(self, batch: Batch, pixels: Tensor) -> Tensor:
         """The batch's loss."""

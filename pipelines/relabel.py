@@ -1,0 +1,67 @@
+"""New labels of stored embeddings, with a calibration or a probe, in a folder of their own; no image is read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from clip_transforms.labelled import embeddings_run
+from clip_transforms.labelsets import LabelSet, keep_label_set
+from clip_transforms.storage import Store
+from pipelines.closing import run_and_close
+from pipelines.from_run import check_complete, check_source, no_sources
+from pipelines.job import Job, encoder_spec, engine_options, stored_identity
+from pipelines.launch import beam_options
+from pipelines.options import identity_from
+from pipelines.planning import make_config
+from pipelines.preflight import launchers_encoder
+from pipelines.runners import launch_of
+from pipelines.submitted import take_lease
+
+
+def relabel(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    rest: Sequence[str],
+    unchecked: Sequence[str],
+    *,
+    store: Store,
+    label_set: LabelSet,
+    base: str,
+    objects: Mapping[str, bytes],
+    command: str,
+) -> int:
+    """Label the run in `store` with a set that was made from its set `base`; the exit code.
+
+    objects: what the new set needs beside its prompts (a calibration, a probe), by name; written before the
+    set is. The text features are those of `base`. Raises RequestError where the run is not complete.
+    """
+    other = embeddings_run(store)
+    source = store if other is None else Store(other, store.storage_options)
+    extensions = check_source(source)
+    check_complete(source)
+    identity = identity_from({}, stored_identity(extensions))
+    options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
+    launch = launch_of(args, options)
+    job = Job(
+        args=args,
+        store=store,
+        identity=identity,
+        sources=no_sources(store.storage_options),
+        engine=engine_options(args, identity, store.storage_options),
+        spec=encoder_spec(args, identity, store.storage_options),
+        extensions=tuple(extensions),
+        label_sets=(label_set,),
+    )
+    store.probe()
+    encoder = launchers_encoder(job.spec, job.engine, workers_here=launch.workers_here)
+    config = make_config(job, encoder)
+    if other is not None:
+        config = replace(config, embeddings_run=source.root)
+    with take_lease(store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
+        for name, data in objects.items():
+            store.write(name, data)
+        store.create(f"text/{label_set.tag}.arrow", store.read(f"text/{base}.arrow"))
+        keep_label_set(store, label_set)
+        return run_and_close(job, config, job.extensions, launch, lease, command=command)
