@@ -1,6 +1,6 @@
 """What beamclip does on a CUDA device: agreement with the CPU, whole jobs, and a device whose memory runs out.
 
-    python -m benchmarks.cuda [--images 4000] [--processes 8]
+    python -m benchmarks.cuda [--images 30000] [--processes 8]
 
 Models with random weights. Prints (1) how far vectors of the device are from the CPU's in fp32, and those of
 half precision from these; (2) images a second of the encoder alone and of whole `beamclip embed` jobs over
@@ -29,8 +29,8 @@ from clip_transforms.encoders.base import Encoder
 ENCODER = "open_clip:ViT-B-32/random-0"
 MODELS = (ENCODER, "open_clip:RN50/random-0", "beamclip-tiny")
 TEXTS = ["a photo of a cat", "a drawing of two dogs", "nothing at all"]
-#: A share of the device's memory that holds the model and a few hundred images.
-SMALL = 0.02
+#: A share of the device's memory that holds the model and a few images.
+SMALL = 0.008
 
 
 def pixels(encoder: Encoder, count: int) -> np.ndarray:
@@ -78,12 +78,12 @@ def encoder_alone(precision: str, *, seconds: float = 5.0) -> float:
     return count / (time.perf_counter() - started)
 
 
-def write_jpegs(folder: Path, count: int) -> int:
-    """`count` JPEGs of about 90 kB; the mean size in bytes."""
+def write_jpegs(folder: Path, count: int, *, distinct: int = 1000) -> int:
+    """`count` JPEGs of about 90 kB, further names of the first `distinct` from there on; the mean size in bytes."""
     rng = np.random.default_rng(1)
     folder.mkdir()
     total = 0
-    for start in range(0, count, 50):
+    for start in range(0, min(count, distinct), 50):
         noise = rng.normal(0, 14, (400, 500, 3))
         blobs = rng.integers(0, 256, (8, 10, 3), dtype=np.uint8)
         smooth = np.asarray(Image.fromarray(blobs).resize((500, 400), Image.Resampling.BICUBIC), np.float64)
@@ -93,7 +93,9 @@ def write_jpegs(folder: Path, count: int) -> int:
             Image.fromarray(shifted.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
             (folder / f"{place:06d}.jpg").write_bytes(buffer.getvalue())
             total += len(buffer.getvalue())
-    return total // count
+    for place in range(distinct, count):
+        (folder / f"{place:06d}.jpg").hardlink_to(folder / f"{place % distinct:06d}.jpg")
+    return total // min(count, distinct)
 
 
 def job(images: Path, output: Path, *options: str, memory: float = 1.0) -> dict[str, object]:
@@ -113,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)  # type: ignore[union-attr]
-    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--images", type=int, default=30_000)
     parser.add_argument("--processes", type=int, default=8, help="of --fetch-processes")
     options = parser.parse_args(argv)
     if not torch.cuda.is_available():
@@ -133,7 +135,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases: list[tuple[str, tuple[str, ...], float]] = [
             ("embed, threads", (), 1.0),
             (f"embed, {options.processes} fetch processes", many, 1.0),
-            (f"batches of 8,192, {100 * SMALL:g} % of the memory", ("--batch-size", "8192"), SMALL),
+            (
+                f"embed, fp32, 8,192 a batch, {100 * SMALL:g} % of the memory",
+                ("--batch-size", "8192", "--precision", "fp32"),
+                SMALL,
+            ),
         ]
         for place, (name, more, memory) in enumerate(cases):
             run = job(images, Path(folder) / f"run{place}", "--encoder", ENCODER, *more, memory=memory)
