@@ -70,9 +70,8 @@ class ImageLookup:
 
     def _index(self, shard: str) -> npt.NDArray[np.void]:
         """Where each image of a shard lies, by a hash of the part of its uri after the `#`: 24 bytes an image."""
-        places = array(
-            "Q"
-        )  # not a list: several threads read a shard each, and tuples take ten times as much
+        # Several threads read a shard each, and a list of tuples would take five times as much.
+        places = array("Q")
         last = ""
         with self._open(shard) as file:
             if protocol_of(shard) != "file" and (getattr(file, "size", None) or 0) > _REMOTE_SHARD_BYTES:
