@@ -10,6 +10,7 @@ from clip_transforms.elements import RequestError
 from clip_transforms.labelsets import label_set_tags, read_label_set
 from clip_transforms.pairs.config import Selection, read_selection
 from clip_transforms.storage import Store
+from clip_transforms.sweep import check_no_other
 from clip_transforms.views import PAIRS
 from pipelines import preflight
 from pipelines.closing import run_and_close
@@ -146,7 +147,10 @@ def _stored_of(args: argparse.Namespace, store: Store, *, into_run: bool) -> Sel
     if into_run:
         if hasattr(args, "overwrite"):
             raise RequestError("--overwrite would delete the run that is chosen from: leave it out")
-    elif run_plan(store) and not (hasattr(args, "resume") or hasattr(args, "overwrite")):
+    elif not run_plan(store):
+        if hasattr(args, "overwrite"):
+            check_no_other(store)
+    elif not (hasattr(args, "resume") or hasattr(args, "overwrite")):
         raise RequestError(
             f"{store.root} holds a run already: --resume goes on with it, --overwrite deletes it first; "
             "or give another --output"
