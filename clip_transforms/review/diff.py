@@ -119,15 +119,17 @@ def _count_single(found: Diff, old: pa.Table, new: pa.Table, label_map: LabelMap
     new_names = _names(label_map.new.classes, label_map.new.groups)
     width = len(new_names) + 1
     codes = _codes(old, old_names) * width + _codes(new, new_names)
-    cells, first, counts = np.unique(codes, return_index=True, return_counts=True)
-    for code, place, count in zip(cells.tolist(), first.tolist(), counts.tolist(), strict=True):
+    order = np.argsort(codes, kind="stable")
+    cells, first, counts = np.unique(codes[order], return_index=True, return_counts=True)
+    for code, start, count in zip(cells.tolist(), first.tolist(), counts.tolist(), strict=True):
         row, column = divmod(code, width)
         cell = ([*old_names, None][row], [*new_names, None][column])
         found.cells[cell] += count
         if follows(label_map, *cell):
             found.as_mapped += count
         else:
-            _keep(found, cell, old, new, place)
+            for place in order[start : start + min(count, _EXAMPLES)].tolist():
+                _keep(found, cell, old, new, place)
 
 
 def _count_multi(found: Diff, old: pa.Table, new: pa.Table, label_map: LabelMap) -> None:
