@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 1 where rows were rejected."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_intermixed_args(argv)  # files before and after the options
     return guarded(lambda: import_reviews(args), verbose=hasattr(args, "verbose"))
 
 

@@ -274,6 +274,13 @@ def test_an_image_is_found_by_what_label_studio_serves_where_the_data_has_no_id(
     assert ("i03", "1") in kit.stored(run)
 
 
+def test_halves_of_characters_and_files_around_the_options_are_taken(run: str, tmp_path: Path) -> None:
+    one = kit.tasks(tmp_path / "one.json", kit.task("i00", kit.annotation("cat", by="a\ud800")))
+    two = kit.tasks(tmp_path / "two.json", kit.task("i01", kit.annotation("cat\ud800")))
+    assert beamclip("review", "import", run, one, "--from", "label-studio", two) == 1
+    assert set(kit.stored(run)) == {("i00", "a?")}
+
+
 def test_several_labels_and_none_of_them_in_a_multi_label_set(tmp_path: Path) -> None:
     run = kit.labelled_run(tmp_path, kit.TAGS)
     file = kit.tasks(

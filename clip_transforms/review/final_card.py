@@ -75,7 +75,7 @@ def facts(
         "images_without_labels": counts.no_labels if prompts.task == "multi" else None,
         "reviews": {
             "images": reviewed,
-            "not_in_run": counts.missing(reviewed),
+            "not_in_run": reviewed - len(counts.reviewed),
             "outvoted": counts.majorities,
             "undecided_conflicts": counts.undecided_conflicts,
             "labels_not_in_set": dict(counts.outside),
