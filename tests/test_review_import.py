@@ -206,6 +206,12 @@ def test_a_label_with_the_separator_in_its_id_is_one_label() -> None:
     prompts = parse_prompt_set(b'{"a|b": ["x"], "c": ["y"]}', source="odd.json")
     (entry,) = read_answers(b'image_id,labels\n1,"a|b"\n', source="csv", name="a.csv")
     assert isinstance(entry, Answer) and LabelWords(prompts).answer(entry) == ("a|b",)
+    several = parse_prompt_set(
+        b'version: 1\nname: odd\ntask: multi\nlabels: ["a|b", a, c]', source="odd.yaml"
+    )
+    for cell, labels in (("c|a|b", ("a|b", "c")), ("a|c", ("a", "c")), ("-", ()), ("a|b", ("a|b",))):
+        given = Answer(place="p", labels=(), cell=cell)
+        assert LabelWords(several).answer(given) == labels
 
 
 # Label Studio -----------------------------------------------------------------------------------------------------

@@ -27,7 +27,11 @@ _PRINTED = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """All that a migration did. carried: reviews that came over; new_reviews: those that the run did not have."""
+    """All that a migration did.
+
+    carried: reviews that came over. new_reviews: those of them that the run did not have. audit: images of the old
+    set's audits that are audits of the new one now.
+    """
 
     old_tag: str
     new_tag: str
@@ -37,6 +41,7 @@ class Change:
     new_reviews: int
     already: int
     hints: Sequence[Hint]
+    audit: int
     facts: Mapping[str, Any]
 
     @property
@@ -70,6 +75,7 @@ def as_json(change: Change) -> bytes:
             "carried": change.carried,
             "new": change.new_reviews,
             "answers_to_the_new_set": change.already,
+            "audit_images": change.audit,
             "images": diff.reviewed,
             "old_model_agreed": diff.old_agreed,
             "new_model_agreed": diff.new_agreed,
@@ -132,6 +138,8 @@ def printed(change: Change) -> list[str]:
         f"reviews carried over   {change.carried:,}, {change.new_reviews:,} of them new here",
         f"to be reviewed again   {len(change.hints):,}",
     ]
+    if change.audit:
+        lines.append(f"audit carried over     {change.audit:,} images, drawn at random for the old set")
     if diff.reviewed:
         lines.append(
             f"the model agrees with  {diff.new_agreed:,} of {diff.reviewed:,} reviewed images; the old set's labels "
