@@ -178,6 +178,8 @@ def test_the_audit_stays_the_same_random_images_and_waits_for_what_is_undecided(
     with Store(run).open("queues/pets-2-from-q.parquet") as handle:
         table = pq.ParquetFile(handle).read()
     assert table.schema.remove_metadata().equals(QUEUE)
+    facts = json.loads(table.schema.metadata[b"beamclip_queue"])
+    assert facts == {"set_name": "pets-2", "tag": tag, "images": 12, "seed": 0, "bound": 0.25}
     rows = {row["image_id"]: row for row in table.to_pylist()}
     assert list(rows) == ["i02", "i00", "i09"] and [row["position"] for row in rows.values()] == [0, 1, 2]
     model = kit.model_labels(run, tag)

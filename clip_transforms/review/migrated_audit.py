@@ -7,6 +7,7 @@ images nobody could tell, and what is left would pass for a random sample.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -22,14 +23,16 @@ from clip_transforms.storage import Store
 from schemas.labels import LABELS
 from schemas.queues import QUEUE
 
+#: In a queue's footer: how it was drawn, and of which set.
+_FACTS = b"beamclip_queue"
 _OF_LABELS = [name for name in QUEUE.names if name in LABELS.names and name not in ("created_at",)]
 
 
 def carry_audits(store: Store, old_name: str, new_tag: str, *, now: datetime) -> int:
     """Write a queue of the new set for each of the old set's that has an audit; the images in them.
 
-    Only audit rows come over, in their order; whether they were blind, and how they were drawn (the footer too),
-    stays. A queue that is there is left alone. Nothing is done where both sets have one name: their queues are one.
+    Only audit rows come over, in their order; whether they were blind, and how they were drawn (with the facts in the
+    footer), stays. A queue that is there is left alone. Nothing is done where both sets have one name: their queues are one.
     Memory: the audits.
     """
     new_name = new_tag.partition("@")[0]
@@ -38,14 +41,15 @@ def carry_audits(store: Store, old_name: str, new_tag: str, *, now: datetime) ->
     audits = list(_audits(store, old_name))
     labels = _labels(store, new_tag, {row["image_id"] for _, _, rows in audits for row in rows})
     carried = 0
-    for queue, metadata, rows in audits:
+    for queue, told, rows in audits:
         name = f"{new_name}-from-{queue}"
         kept = [row | labels[row["image_id"]] for row in rows if row["image_id"] in labels]
         made = [
             row | {"queue": name, "position": place, "cluster": None, "created_at": now}
             for place, row in enumerate(kept)
         ]
-        table = pa.Table.from_pylist(made, schema=QUEUE).replace_schema_metadata(metadata)
+        facts = {_FACTS: json.dumps(told | {"set_name": new_name, "tag": new_tag}, sort_keys=True).encode()}
+        table = pa.Table.from_pylist(made, schema=QUEUE).replace_schema_metadata(facts if told else None)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         store.create(f"{FOLDER}/{name}.parquet", buffer.getvalue())
@@ -53,20 +57,16 @@ def carry_audits(store: Store, old_name: str, new_tag: str, *, now: datetime) ->
     return carried
 
 
-def _audits(
-    store: Store, set_name: str
-) -> Iterator[tuple[str, dict[bytes, bytes] | None, list[dict[str, Any]]]]:
-    """(queue, footer, audit rows) of the queues of a set that have any."""
+def _audits(store: Store, set_name: str) -> Iterator[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
+    """(queue, the facts in its footer, audit rows) of the queues of a set that have any."""
     for name in sorted(entry.name for entry in store.list(f"{FOLDER}/") if entry.name.endswith(".parquet")):
         with store.open(name) as handle:
             table = pq.ParquetFile(handle).read()
         mine = pc.starts_with(table["prompt_set"].cast(pa.string()), f"{set_name}@")
         found = table.filter(pc.and_(mine, table["audit"]))
         if found.num_rows:
-            metadata = {
-                key: value for key, value in (table.schema.metadata or {}).items() if key != b"ARROW:schema"
-            }
-            yield name[len(FOLDER) + 1 : -len(".parquet")], metadata or None, found.to_pylist()
+            facts: dict[str, Any] = json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
+            yield name[len(FOLDER) + 1 : -len(".parquet")], facts, found.to_pylist()
 
 
 def _labels(store: Store, tag: str, ids: set[str]) -> dict[str, dict[str, Any]]:
