@@ -32,8 +32,8 @@ def carry_audits(store: Store, old_name: str, new_tag: str, *, now: datetime) ->
     """Write a queue of the new set for each of the old set's that has an audit; the images in them.
 
     Only audit rows come over, in their order; whether they were blind, and how they were drawn (with the facts in the
-    footer), stays. A queue that is there is left alone. Nothing is done where both sets have one name: their queues are one.
-    Memory: the audits.
+    footer), stays. A queue that is there is left alone. Nothing is done where both sets have one name: they have the
+    same queues. Memory: the audits.
     """
     new_name = new_tag.partition("@")[0]
     if new_name == old_name:
