@@ -127,7 +127,7 @@ def printed(change: Change) -> list[str]:
             percent(count / max(1, diff.rows)),
             "" if follows(change.label_map, old, new) else "not as mapped",
         )
-        for (old, new), count in _ranked(diff)[:_PRINTED]
+        for (old, new), count in _telling(change)[:_PRINTED]
     ]
     lines = [f"{change.old_tag} -> {change.new_tag}, {diff.rows:,} images, {percent(_share(diff))} as mapped"]
     lines += Table(title="", head=head, rows=tuple(rows)).plain().split("\n")
@@ -154,6 +154,12 @@ def _share(diff: Diff) -> float | None:
 
 def _ranked(diff: Diff) -> list[tuple[Cell, int]]:
     return sorted(diff.cells.items(), key=lambda entry: (-entry[1], str(entry[0])))
+
+
+def _telling(change: Change) -> list[tuple[Cell, int]]:
+    """What does not follow the map first, then labels that are called otherwise, then those that stayed."""
+    found = _ranked(change.diff)
+    return sorted(found, key=lambda entry: (follows(change.label_map, *entry[0]), entry[0][0] == entry[0][1]))
 
 
 def _shown(label: str | None) -> str:
