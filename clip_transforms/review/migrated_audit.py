@@ -61,7 +61,7 @@ def _audits(store: Store, set_name: str) -> Iterator[tuple[str, dict[str, Any], 
     """(queue, the facts in its footer, audit rows) of the queues of a set that have any."""
     for name in sorted(entry.name for entry in store.list(f"{FOLDER}/") if entry.name.endswith(".parquet")):
         with store.open(name) as handle:
-            table = pq.ParquetFile(handle).read()
+            table = pq.ParquetFile(handle).read(use_threads=False)
         mine = pc.starts_with(table["prompt_set"].cast(pa.string()), f"{set_name}@")
         found = table.filter(pc.and_(mine, table["audit"]))
         if found.num_rows:
