@@ -108,9 +108,9 @@ def import_reviews(args: argparse.Namespace) -> int:
     new = fresh(store, tag.partition("@")[0], found.reviews)
     dry = hasattr(args, "dry_run")
     if not dry:
-        append_reviews(store, new.reviews)
         if hasattr(args, "rejected"):
             write_file(args.rejected, rejected_csv(found.rejected), options)
+        append_reviews(store, new.reviews)
     if not hasattr(args, "quiet"):
         for line in _table(store, tag, found, new):
             print(printable(line))

@@ -188,6 +188,10 @@ def test_images_of_shards_and_parquet_files_are_copied_too(tmp_path: Path) -> No
     assert final(str(run), out, "--all", write=("imagefolder",)) == 0
     copies = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("*/*.jpg"))
     assert copies == sorted(hashlib.sha256(data).hexdigest() for data in images)
+    (tmp_path / "a.tar").unlink()
+    assert final(str(run), tmp_path / "again", "--all", write=("imagefolder",)) == 1
+    lost = [row["problem"] for row in kit.table(tmp_path / "again" / "failed-00000.csv")]
+    assert len(lost) == 3 and all(f"{tmp_path}/a.tar: not_found" in problem for problem in lost)
 
 
 @pytest.mark.parametrize(("probed", "decider"), [(False, "model_auto_accept"), (True, "probe")])

@@ -431,6 +431,7 @@ def test_wrong_requests_say_what_is_wrong_and_write_nothing(
         ((run, "--from", "csv", file, "--set", "pets", "--accept-untouched"), "is for --from cvat"),
         ((run, "--from", "csv", file, "--set", "pets", "--reviewer", "=x"), "expected NAME"),
         ((run, "--from", "csv", file, "--set", "pets", "--reviewer", "a", "--reviewer", "b"), "another one"),
+        ((run, "--from", "csv", file, "--set", "pets", "--rejected", f"{tmp_path}/"), "is no name of a file"),
         ((run, "--from", "excel", file), "invalid choice"),
         ((run, file), "--from"),
     ]
