@@ -42,6 +42,9 @@ ANSWERS = [
 ]
 
 
+CLAIM = {"claim": {"target": 0.95, "confidence": 0.9}}
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run with reviews that no test writes to."""
@@ -200,7 +203,7 @@ def test_what_is_above_a_guaranteed_threshold_is_decided_by_the_model_or_its_pro
 ) -> None:
     store, old = Store(run), kit.tag_of(run, "pets")
     base = read_label_set(store, old)
-    calibration = Calibration(base=old, temperature=1.0, accept={"cat": 0.0}, figures={"target": 0.95})
+    calibration = Calibration(base=old, temperature=1.0, accept={"cat": 0.0}, figures=CLAIM)
     classes = base.prompt_set.classes
     probe = Probe(
         task="single",
@@ -210,6 +213,7 @@ def test_what_is_above_a_guaranteed_threshold_is_decided_by_the_model_or_its_pro
         blend=0.0,
         temperature=1.0,
         base=old,
+        figures={"trained_on": ["i00"]},
     )
     label_set = LabelSet(
         prompt_set=base.prompt_set, calibration=calibration.hash, probe=probe.hash if probed else None
@@ -226,11 +230,14 @@ def test_what_is_above_a_guaranteed_threshold_is_decided_by_the_model_or_its_pro
     accepted = {image for image in model if model[image] == "cat" and image > "i03"}
     assert accepted and {image for image, row in found.items() if row["decided_by"] == decider} == accepted
     facts = facts_of(tmp_path / "out")
-    assert facts["calibration"]["accept"] == {"cat": 0.0} and facts["calibration"]["figures"] == {
-        "target": 0.95
-    }
+    assert facts["calibration"]["accept"] == {"cat": 0.0} and facts["calibration"]["figures"] == CLAIM
     assert (facts["probe"] is not None) == probed
-    assert facts["audit"]["auto_accepted"]["images"] == sum(model[image] == "cat" for image in ("i00", "i03"))
+    asked = ("i03",) if probed else ("i00", "i03")  # the probe knows i00
+    assert facts["audit"]["auto_accepted"]["images"] == sum(model[image] == "cat" for image in asked)
+    assert (facts["audit"]["all"]["images"], facts["audit"]["learnt_by_the_probe"]) == (len(asked), probed)
+    card = (tmp_path / "out" / "DATASET_CARD.md").read_text()
+    assert "a precision of at least 95.0%, at a confidence of 90.0%" in card
+    assert ("Left out are 1 audit images" in card) == probed
 
 
 def test_several_labels_go_to_tables_and_never_to_folders(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from clip_transforms.joined import list_blocks, read_embeddings, read_view
 from clip_transforms.labelled import LabelledRun
+from clip_transforms.probe import read_probe
 from clip_transforms.prompts import NONE, PromptSet
 from clip_transforms.review.reviews import Verdict, verdicts
 from clip_transforms.views import label_view
@@ -27,10 +28,11 @@ _EXAMPLES = 100
 
 @dataclass(slots=True)
 class Audited:
-    """The model's labels held against the reviewers' on audit images."""
+    """The model's labels held against the reviewers' on audit images. learnt: left out, its probe knew them."""
 
     images: int = 0
     agreed: int = 0
+    learnt: int = 0
 
     def count(self, agreed: bool) -> None:
         """One more image."""
@@ -67,6 +69,8 @@ class Decisions:
         self.prompts: PromptSet = run.label_set.prompt_set
         self.counts = Decided()
         self._everything = everything
+        probe = read_probe(run.store, run.tag) if run.label_set.probe else None
+        self._learnt: frozenset[str] = frozenset(probe.figures.get("trained_on", ()) if probe else ())
         self._accepted_by = PROBE if run.label_set.probe else ACCEPTED
         self.verdicts: Mapping[str, Verdict] = {
             verdict.image_id: verdict for verdict in verdicts(run.store, self.prompts.name)
@@ -164,6 +168,9 @@ class Decisions:
         return row | {"label": label, "path": path, "decided_by": REVIEWER, "reason": "reviewed"}
 
     def _audit(self, row: Mapping[str, Any], answer: Sequence[str], *, accepted: bool) -> None:
+        if row["image_id"] in self._learnt:
+            self.counts.audit.learnt += 1
+            return
         multi = self.prompts.task == "multi"
         said = sorted(row["model_labels"] or ()) if multi else [row["model_label"]]
         agreed = said == sorted(answer)

@@ -10,6 +10,7 @@ from clip_transforms.prompts import NONE
 from clip_transforms.review.report_format import flat
 
 _MOST_ROWS = 200  # labels in the card's table; the JSON holds all
+_LONGEST = 120  # characters of a figure; longer ones are in the JSON alone
 
 _MEANINGS = {
     "reviewer": "people; where they differed, most of them",
@@ -97,9 +98,20 @@ def _quality(content: Mapping[str, Any], audit: Mapping[str, Any]) -> list[str]:
         lines.append("- There is no reviewed random audit, so how often the model is wrong is not known.")
     if audit["drawn"] > audit["all"]["images"]:
         lines.append(f"- Of the audit's {audit['drawn']:,} images {audit['all']['images']:,} are decided.")
-    if content["probe"] and audit["all"]["images"]:
+    if audit["learnt_by_the_probe"]:
         lines.append(
-            "- The probe was fitted on reviewed images; where audit images were among them, the figures flatter it."
+            f"- Left out are {audit['learnt_by_the_probe']:,} audit images that the probe has learnt from."
+        )
+    elif content["probe"] and audit["all"]["images"] and not content["probe"]["trained_on"]:
+        lines.append(
+            "- What the probe has learnt from is not known; audit images among it flatter these figures."
+        )
+    calibration = content["calibration"] or {"accept": {}, "figures": {}}
+    claim = calibration["figures"].get("claim") or {}
+    if calibration["accept"] and claim.get("target") and claim.get("confidence"):
+        lines.append(
+            f"- Promised by the calibration of labels that are accepted unseen: a precision of at least "
+            f"{percent(claim['target'])}, at a confidence of {percent(claim['confidence'])}."
         )
     return lines
 
@@ -125,7 +137,8 @@ def _made_with(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     for kind in ("calibration", "probe"):
         entry = content[kind]
         if entry:
-            found += [(f"{kind}, {key}", str(value)) for key, value in flat(entry)]
+            told = [(key, value) for key, value in flat(entry) if len(value) <= _LONGEST]
+            found += [(f"{kind}, {key}", value) for key, value in told]
     return [(key, _words(str(value))) for key, value in found]
 
 

@@ -59,6 +59,7 @@ def facts(
         "conflicts": _conflicts(counts),
         "audit": {
             "drawn": audit_drawn,
+            "learnt_by_the_probe": counts.audit.learnt,
             "all": _agreement(counts.audit),
             "auto_accepted": _agreement(counts.audit_accepted),
         },
@@ -132,6 +133,7 @@ def _refinements(run: LabelledRun, label_set: LabelSet) -> dict[str, Any]:
             "base": probe.base,
             "classes": len(probe.classes),
             "blend": probe.blend,
-            "figures": dict(probe.figures),
+            "trained_on": len(probe.figures.get("trained_on", ())),
+            "figures": {key: value for key, value in probe.figures.items() if key != "trained_on"},
         },
     }
