@@ -52,11 +52,9 @@ def refuse_failed(choice: Choice, slots: AuditSlots, *, audited: int, target: fl
         most = list(choice.short.items())[:_NAMED]
         lacking = ", ".join(f"'{name}' {needed - count}" for name, count in most)
         why = f"a label needs {needed} audited images that were given it; missing are: {lacking}"
-    told = (
-        ""
-        if not slots.unreviewed
-        else f"; {slots.unreviewed} audit images are not reviewed and count as wrong"
-    )
+    told = ""
+    if slots.unreviewed:
+        told = f"; {slots.unreviewed} audit images are not reviewed and count as wrong"
     if slots.disputed:
         told += f"; {slots.disputed} are disputed among their reviewers and count as wrong"
     return Refusal(
@@ -89,15 +87,15 @@ def _why(walk: Walk, *, audited: int) -> str:
             f"{walk.missing:,} are missing{more}"
         )
     first = walk.points[0]
-    told = (
+    found = (
         f"of the {first.accepted:,} audited images with the highest scores {first.right:,} are right, so the "
         f"precision there is at least {first.lower:.1%} only"
     )
     enough = _enough(first.right / first.accepted, target=walk.target, delta=walk.delta)
     if enough is None:
-        return f"{told}; a lower --target-precision, or better prompts, may do"
-    more = round((enough - first.accepted) * audited / first.accepted)
-    return f"{told}; were it so in a larger audit, about {more:,} more images would do"
+        return f"{found}; a lower --target-precision, or better prompts, may do"
+    larger = round((enough - first.accepted) * audited / first.accepted)
+    return f"{found}; were it so in a larger audit, about {larger:,} more images would do"
 
 
 def _enough(share: float, *, target: float, delta: float) -> int | None:
