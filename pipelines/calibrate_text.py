@@ -63,7 +63,7 @@ def _single(walk: Walk, accounts: Accounts, audited: int, claim: Claim) -> Itera
     yield _line(
         "accepted",
         f"{count:,} of {accounts.rows:,} images, {count / accounts.rows:.1%} (of the audit "
-        f"{chosen.accepted / audited:.1%}, 95% interval {low:.1%} to {high:.1%}): scores from {chosen.cut:.4f} on",
+        f"{chosen.accepted / audited:.1%}, 95% interval {low:.1%} to {high:.1%}): scores from {chosen.cut:.6g} on",
     )
     yield _line(
         "precision",
@@ -91,7 +91,7 @@ def _per_class(found: Calibrated, accounts: Accounts, claim: Claim) -> Iterator[
         else:
             told = (
                 f"{accounts.accepted.get(name, 0):,} of {accounts.labelled.get(name, 0):,}, scores from "
-                f"{chosen.cut:.4f} on, at least {chosen.lower:.2%} right; of the audit {chosen.right:,} of {chosen.accepted:,}"
+                f"{chosen.cut:.6g} on, at least {chosen.lower:.2%} right; of the audit {chosen.right:,} of {chosen.accepted:,}"
             )
         yield _line("", f"{printable(name):<{width}}  {told}")
     if choice.short:
