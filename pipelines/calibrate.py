@@ -17,10 +17,11 @@ from clip_transforms.labelled import LabelledRun, find_set
 from clip_transforms.labelsets import LabelSet, label_set_tags, read_label_set
 from clip_transforms.storage import Store
 from pipelines.calibrate_text import found_lines
+from pipelines.flags import build_relabel_parser
 from pipelines.launch import Exit, beam_options, configure_logging, guarded, parse
 from pipelines.planning import make_config
 from pipelines.preflight import launchers_encoder
-from pipelines.relabel import add_relabel_flags, relabel, stored_job
+from pipelines.relabel import relabel, stored_job
 from pipelines.runners import launch_of
 from pipelines.storage_options import storage_options
 
@@ -35,17 +36,11 @@ DESCRIPTION = (
 
 def build_calibrate_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="beamclip calibrate",
-        description=DESCRIPTION,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        epilog="Options that beamclip does not know go to Beam's PipelineOptions; after -- they pass to the "
-        "runner unchecked.",
+    parser = build_relabel_parser("calibrate", DESCRIPTION)
+    parser.add_argument(
+        "--allow-private-urls", action="store_true", help="as the run was given it, for the report's pictures"
     )
-    parser.add_argument("run", metavar="RUN", help="the folder of a run with labels and reviews")
     group = parser.add_argument_group("what is claimed")
-    group.add_argument("--set", metavar="NAME[@HASH8]", help="the label set, where RUN has several")
     group.add_argument(
         "--target-precision",
         type=float,
@@ -70,7 +65,6 @@ def build_calibrate_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--temperature-only", action="store_true", help="accept nothing; the way for multi-label sets"
     )
-    add_relabel_flags(parser)
     return parser
 
 

@@ -89,9 +89,10 @@ def _per_class(found: Calibrated, accounts: Accounts, claim: Claim) -> Iterator[
         if chosen is None:
             told = f"not accepted: no cut passed, {walk.labelled:,} audit images"
         else:
+            of = f"{accounts.accepted.get(name, 0):,} of {accounts.labelled.get(name, 0):,}"
             told = (
-                f"{accounts.accepted.get(name, 0):,} of {accounts.labelled.get(name, 0):,}, scores from "
-                f"{chosen.cut:.6g} on, at least {chosen.lower:.2%} right; of the audit {chosen.right:,} of {chosen.accepted:,}"
+                f"{of}, scores from {chosen.cut:.6g} on, at least {chosen.lower:.2%} right; "
+                f"of the audit {chosen.right:,} of {chosen.accepted:,}"
             )
         yield _line("", f"{printable(name):<{width}}  {told}")
     if choice.short:

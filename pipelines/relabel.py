@@ -11,7 +11,6 @@ from clip_transforms.labelled import embeddings_run
 from clip_transforms.labelsets import LabelSet, keep_label_set, label_set_tags, read_label_set
 from clip_transforms.storage import Store
 from pipelines.closing import run_and_close
-from pipelines.evaluate import of_numbers
 from pipelines.from_run import check_complete, check_source, no_sources
 from pipelines.job import Job, encoder_spec, engine_options, stored_identity
 from pipelines.launch import beam_options
@@ -20,38 +19,6 @@ from pipelines.planning import make_config
 from pipelines.preflight import launchers_encoder
 from pipelines.runners import launch_of
 from pipelines.submitted import take_lease
-
-
-def add_relabel_flags(parser: argparse.ArgumentParser) -> None:
-    """The options of a job that labels stored embeddings; absent unless given."""
-    group = parser.add_argument_group("the run")
-    group.add_argument("--dry-run", action="store_true", help="print what was found; write nothing")
-    group.add_argument("--quiet", action="store_true", help="no progress, no closing table")
-    group.add_argument("--verbose", action="store_true", help="log what the workers do, show tracebacks")
-    group.add_argument("--take-over", action="store_true", help="take the run from a launcher that holds it")
-    group = parser.add_argument_group("the runner, the machine and the store")
-    group.add_argument("--runner", metavar="NAME", help="a Beam runner (default: in this process, offline)")
-    group.add_argument(
-        "--wait",
-        action=argparse.BooleanOptionalAction,
-        help="wait for the job; or submit it, leave and exit 4 (default: wait, but not for DataflowRunner)",
-    )
-    group.add_argument("--device", help="auto (default), cpu, cuda, cuda:N")
-    group.add_argument(
-        "--threads",
-        type=of_numbers(int, low=1, high=10_000),
-        metavar="N",
-        help="of a CPU encoder (default: cores)",
-    )
-    group.add_argument(
-        "--allow-private-urls", action="store_true", help="as the run was given it, for the report's pictures"
-    )
-    group.add_argument(
-        "--storage-option",
-        action="append",
-        metavar="K=V",
-        help="option of the fsspec file system; may be repeated",
-    )
 
 
 def stored_job(args: argparse.Namespace, store: Store) -> Job:

@@ -7,18 +7,22 @@ audit that was drawn when the run had fewer images are left out: it says nothing
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import json
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clip_transforms.review.reviews import Verdict, verdicts
+from clip_transforms.review.report_data import sample_keys
+from clip_transforms.review.reviews import verdicts
 from clip_transforms.storage import Store
 
 QUEUES = "queues"
+_FACTS = b"beamclip_queue"  # in a queue's footer: how it was drawn
 _GROWTH = 0.01  # of the images, since an audit was drawn, that is let pass
 
 Unreviewed = Literal["wrong", "skip"]
@@ -51,12 +55,30 @@ class AuditSlots:
     loose: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Drawn:
-    """The audit slots of one queue: image ids with their uris, and of how many images they were drawn."""
+    """The audit of one queue: image ids with their uris, and how they were drawn.
+
+    Drawn are the images whose number (by id and seed) is at most `bound`; those that were reviewed as audit
+    before are not in the queue again. seed, bound: None where the queue does not say. images: of the run then.
+    """
 
     uris: dict[str, str]
     images: int | None
+    seed: int | None
+    bound: float
+
+    def covers(self, images: int) -> bool:
+        """Whether it was drawn from as many images as there are now, but for a few."""
+        return self.images is None or images <= self.images * (1 + _GROWTH)
+
+    def holds(self, image_ids: Sequence[str]) -> set[str]:
+        """Those of these images that this audit drew."""
+        if self.seed is None or not image_ids:
+            return self.uris.keys() & set(image_ids)
+        keys = sample_keys(image_ids, seed=self.seed)
+        below = {image_ids[place] for place in np.flatnonzero(keys <= self.bound).tolist()}
+        return below | (self.uris.keys() & set(image_ids))
 
 
 def audit_slots(
@@ -65,32 +87,34 @@ def audit_slots(
     """The audits of a set, of all its tags. images: those that the run has now. Memory: what was drawn."""
     answered = {verdict.image_id: verdict for verdict in verdicts(store, set_name) if verdict.audit}
     queues = list(_queues(store, set_name))
-    fresh = [drawn for drawn in queues if drawn.images is None or images <= drawn.images * (1 + _GROWTH)]
-    current: dict[str, str | None] = {}
-    for drawn in fresh:
-        current.update(drawn.uris)
+    uris: dict[str, str | None] = {image_id: verdict.uri for image_id, verdict in answered.items()}
+    for drawn in queues:
+        uris.update(drawn.uris)
     known = {image_id for drawn in queues for image_id in drawn.uris}
-    loose = [verdict for image_id, verdict in answered.items() if image_id not in known]
-    current.update({verdict.image_id: verdict.uri for verdict in loose})
-    held = {image_id: uri for image_id, uri in current.items() if image_id not in trained_on}
-    missing = [image_id for image_id in held if image_id not in answered]
-    kept = held if unreviewed == "wrong" else {i: uri for i, uri in held.items() if i in answered}
-    slots = tuple(_slot(image_id, kept[image_id], answered.get(image_id)) for image_id in sorted(kept))
-    unknown = sum(slot.labels is None for slot in slots)
+    loose = answered.keys() - known
+    ids = sorted(uris)
+    current = {image_id for drawn in queues if drawn.covers(images) for image_id in drawn.holds(ids)} | loose
+    held = current.difference(trained_on)
+    missing = held - answered.keys()
+    kept = sorted(held if unreviewed == "wrong" else held - missing)
+    slots = tuple(
+        Slot(
+            image_id=image_id,
+            uri=uris[image_id],
+            labels=answered[image_id].labels if image_id in answered else None,
+        )
+        for image_id in kept
+    )
     counted = len(missing) if unreviewed == "wrong" else 0
     return AuditSlots(
         slots=slots,
-        disputed=unknown - counted,
+        disputed=sum(slot.labels is None for slot in slots) - counted,
         unreviewed=counted,
         skipped=len(missing) - counted,
-        outdated=len(known - current.keys()),
+        outdated=len(known - current),
         trained_on=len(current) - len(held),
         loose=len(loose),
     )
-
-
-def _slot(image_id: str, uri: str | None, verdict: Verdict | None) -> Slot:
-    return Slot(image_id=image_id, uri=uri, labels=None if verdict is None else verdict.labels)
 
 
 def _queues(store: Store, set_name: str) -> Iterator[_Drawn]:
@@ -105,6 +129,11 @@ def _queues(store: Store, set_name: str) -> Iterator[_Drawn]:
         table = table.filter(pc.and_(mine, table["audit"]))
         if not table.num_rows:
             continue
+        facts = json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
         share = table["audit_prob"][0].as_py()
-        uris = dict(zip(table["image_id"].to_pylist(), table["uri"].to_pylist(), strict=True))
-        yield _Drawn(uris, round(table.num_rows / share) if share else None)
+        yield _Drawn(
+            uris=dict(zip(table["image_id"].to_pylist(), table["uri"].to_pylist(), strict=True)),
+            images=facts.get("images", round(table.num_rows / share) if share else None),
+            seed=facts.get("seed"),
+            bound=facts.get("bound", -1.0),
+        )
