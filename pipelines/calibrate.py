@@ -100,6 +100,9 @@ def calibrate(
     code: int = Exit.DONE
     if _is_done(store, label_set.tag, objects):
         told.append(f"{store.root} has these labels already; nothing was written")
+        newest = find_set(store, run.label_set.prompt_set.name)
+        if newest != label_set.tag:
+            told.append(f"readers that are not told take the newest, {newest}; to mean this one, name it")
     else:
         code = relabel(
             parser,
