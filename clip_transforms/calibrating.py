@@ -115,7 +115,7 @@ def _choice(audited: _Audited, prompts: PromptSet, claim: Claim) -> Choice:
     right = _right(audited, prompts)
     has = label >= 0
     score, right, label = audited.rows.score[has], right[has], label[has]
-    promise = {"target": claim.target, "delta": 1 - claim.confidence}
+    promise = {"target": claim.target, "delta": round(1 - claim.confidence, 12)}
     if claim.per_class:
         choice = choose_per_class(score, right, label, names, **promise)
     else:

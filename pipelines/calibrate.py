@@ -118,8 +118,9 @@ def calibrate(
             objects=objects,
             command="calibrate",
         )
+        told.insert(0, "")
     if not hasattr(args, "quiet"):
-        print("\n".join(["", *told]))
+        print("\n".join(told))
     return code
 
 

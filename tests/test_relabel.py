@@ -282,3 +282,14 @@ def test_of_rows_with_one_id_the_one_with_the_uri_is_found(tmp_path: Path) -> No
         found = find_rows(labelled_run, {"same": str(path)})
         assert found.ids == ("same",) and found.embeddings[0].tolist() == stored[str(path)]
     assert find_rows(labelled_run, {"same": None}).ids == ("same",)
+
+
+def test_failures_that_the_run_was_allowed_are_no_reason_to_fail(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"broken{number}.jpg").write_bytes(b"not an image")
+    run = labelled(tmp_path, 60, more=("--max-failure-rate", "0.5"))
+    answer(run, [review(row, row["label"]) for row in surest_first(run, tags(run)[0])])
+    assert beamclip("calibrate", run, "--target-precision", "0.8", "--quiet") == 0
+    assert beamclip("status", run) == 0
