@@ -89,10 +89,12 @@ def test_what_is_not_reviewed_can_be_left_out_but_not_what_is_disputed(tmp_path:
     assert replace(found, slots=()) == replace(EMPTY, skipped=1, disputed=1)
 
 
-def test_an_image_that_was_reviewed_outside_the_audit_is_not_answered_for_in_it(tmp_path: Path) -> None:
+def test_an_image_that_was_reviewed_for_another_reason_is_answered_for(tmp_path: Path) -> None:
     queue(tmp_path, rows("a", "b"), images=100)
     answer(tmp_path, [review(row("a"), "cat"), review(row("b"), "cat", audit=False)])
-    assert labels(slots(tmp_path)) == {"a": ("cat",), "b": None}
+    answer(tmp_path, [review(row("c"), "cat", audit=False)])  # in no audit
+    assert labels(slots(tmp_path)) == {"a": ("cat",), "b": ("cat",)}
+    assert labels(slots(tmp_path, unreviewed="skip")) == {"a": ("cat",)}
 
 
 def test_an_audit_of_fewer_images_than_there_are_now_says_nothing_of_the_rest(tmp_path: Path) -> None:
