@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -423,3 +424,11 @@ def test_a_run_in_another_store(run: Path) -> None:
     tag = find_set(there, None)
     assert read_calibration(there, tag).base == base(run)
     assert json.loads(there.read("run.json"))["labels"][tag] == IMAGES
+
+
+def test_without_scipy_it_says_what_to_install(
+    run: Path, capsys: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    assert calibrate(run) == 2
+    assert "pip install 'beamclip[review]'" in capsys.readouterr().err
