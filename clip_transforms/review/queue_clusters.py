@@ -92,9 +92,7 @@ def phash_values(phashes: list[str]) -> Hashes:
     return np.frombuffer(bytes.fromhex("".join(phashes)), ">u8").astype(np.uint64)
 
 
-def near(
-    phash: np.uint64, sketch: np.uint64, phashes: Hashes, sketches: Hashes
-) -> npt.NDArray[np.bool_]:
+def near(phash: np.uint64, sketch: np.uint64, phashes: Hashes, sketches: Hashes) -> npt.NDArray[np.bool_]:
     """Which of some images are near-duplicates of one: alike to the eye and to the encoder.
 
     Both must agree: flat pictures share a perceptual hash whatever they show.

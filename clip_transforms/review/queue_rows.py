@@ -21,7 +21,9 @@ Chosen = np.dtype(
     [("block", "i4"), ("row", "i4"), ("key", "f8"), ("audit", "?"), ("prob", "f8"), ("cluster", "i4")]
 )
 SIZES = ("width", "height", "format")
-_SHOWN = tuple(name for name in QUEUE.names if name in LABELS.names and name not in ("image_id", "uri", "created_at"))
+_SHOWN = tuple(
+    name for name in QUEUE.names if name in LABELS.names and name not in ("image_id", "uri", "created_at")
+)
 
 
 def queue_table(
@@ -32,7 +34,7 @@ def queue_table(
     The id comes from the rows' ids and fingerprints, the seed, and what is blind: the same choice made twice
     is the same queue. Reads each part that has a chosen row once; memory: one part's labels, and the queue.
     """
-    found = _read(run, chosen)
+    found = read_rows(run, chosen)
     count = len(chosen)
     name = _id(found, chosen, facts)
     blind = chosen["audit"] & facts.blind
@@ -45,7 +47,9 @@ def queue_table(
         "audit_prob": pa.array(np.full(count, facts.audit_prob), mask=~chosen["audit"]),
         "blind": pa.array(blind),
         "cluster": pa.array(chosen["cluster"], mask=chosen["cluster"] < 0),
-        "created_at": pa.array([datetime.datetime.now(datetime.timezone.utc)] * count, pa.timestamp("us", "UTC")),
+        "created_at": pa.array(
+            [datetime.datetime.now(datetime.timezone.utc)] * count, pa.timestamp("us", "UTC")
+        ),
     }
     arrays = [columns[field] if field in columns else found[field] for field in QUEUE.names]
     rows = pa.table(arrays, names=QUEUE.names).cast(QUEUE)
@@ -63,7 +67,8 @@ def _id(found: pa.Table, chosen: npt.NDArray[np.void], facts: QueueFacts) -> str
     return f"{facts.set_name}-{canonical_hash(content)[:12]}"
 
 
-def _read(run: LabelledRun, chosen: npt.NDArray[np.void]) -> pa.Table:
+def read_rows(run: LabelledRun, chosen: npt.NDArray[np.void]) -> pa.Table:
+    """The label columns of a queue, with image_id, uri and SIZES, of rows at these places, in their order."""
     blocks = list_blocks(run.source, [(label_view(run.tag), run.store)])
     order = np.lexsort((chosen["row"], chosen["block"]))
     tables = []

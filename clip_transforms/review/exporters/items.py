@@ -58,9 +58,10 @@ class Item:
 
     @property
     def why(self) -> str:
-        """Why the image is in the queue, in words."""
+        """Why the image is in the queue, in words; that of a blind row tells nothing of what the model thinks."""
         kinds = {"audit": "audit: drawn at random", "margin": "margin: the model is not sure"}
-        return f"{kinds.get(self.reason, self.reason)}, in the queue with probability {number(self.prob)}"
+        words = kinds.get(self.reason, self.reason)
+        return words if self.shown is None else f"{words}, in the queue with probability {number(self.prob)}"
 
     @property
     def scores(self) -> str:
@@ -73,7 +74,9 @@ class Item:
             for guess in self.guesses
         )
         own = f"cosine {number(self.cosine or 0)}, " if not self.guesses else ""
-        return f"{guesses} | {kind}{own}margin {number(self.margin or 0)}, entropy {number(self.entropy or 0)}"
+        return (
+            f"{guesses} | {kind}{own}margin {number(self.margin or 0)}, entropy {number(self.entropy or 0)}"
+        )
 
 
 def queue_items(queue: Queue, prompts: PromptSet, *, temperature: float | None) -> list[Item]:
@@ -92,9 +95,7 @@ def items_of(
 ) -> list[Item]:
     """Rows of QUEUE, and the size and format of each, as items."""
     paths = prompts.paths() if prompts.groups else {}
-    return [
-        _item(row, size, prompts, paths, temperature) for row, size in zip(rows, sizes, strict=True)
-    ]
+    return [_item(row, size, prompts, paths, temperature) for row, size in zip(rows, sizes, strict=True)]
 
 
 def _item(

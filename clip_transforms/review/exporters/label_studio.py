@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from clip_transforms.elements import RequestError
+from clip_transforms.prompts import PromptSet
 from clip_transforms.review.exporters.documents import Document
 from clip_transforms.review.exporters.items import Item
 from clip_transforms.review.exporters.label_studio_config import (
@@ -19,7 +20,6 @@ from clip_transforms.review.exporters.label_studio_config import (
     read_config,
 )
 from clip_transforms.review.report_format import number
-from clip_transforms.prompts import PromptSet
 
 MOST_BYTES = 32 << 20  # of one file
 
@@ -51,7 +51,12 @@ def task_documents(
 
 
 def prediction_documents(
-    items: Sequence[Item], tasks: Mapping[str, Sequence[int]], prompts: PromptSet, *, export: str, shard_size: int
+    items: Sequence[Item],
+    tasks: Mapping[str, Sequence[int]],
+    prompts: PromptSet,
+    *,
+    export: str,
+    shard_size: int,
 ) -> list[Document]:
     """Predictions for tasks that a project has already, as arrays for `POST /api/projects/ID/import/predictions`."""
     rules = read_config(labeling_config(prompts))
@@ -95,12 +100,11 @@ def _task(item: Item, url: str, kind: str, queue: str) -> dict[str, Any]:
         "queue": queue,
         "position": item.position,
         "selection_reason": item.reason,
-        "selection_prob": item.prob,
     }
     if item.shown is not None:
         guesses = "|".join(f"{guess.label} {number(guess.probability)}" for guess in item.guesses)
         data |= {"margin": item.margin, "entropy": item.entropy, "cosine": item.cosine, "top_k": guesses}
-        data["shown"] = list(item.shown)
+        data |= {"selection_prob": item.prob, "shown": list(item.shown)}
     prediction = _prediction(item, kind)
     return {"data": data, "predictions": [prediction] if prediction else []}
 
@@ -123,9 +127,7 @@ def _prediction(item: Item, kind: str) -> dict[str, Any] | None:
     }
 
 
-def _shards(
-    rows: Iterable[Mapping[str, Any]], stem: str, *, shard_size: int, lines: bool
-) -> list[Document]:
+def _shards(rows: Iterable[Mapping[str, Any]], stem: str, *, shard_size: int, lines: bool) -> list[Document]:
     suffix = "jsonl" if lines else "json"
     return [
         Document(name=f"{stem}-{place:05d}.{suffix}", data=_joined(texts, lines=lines))

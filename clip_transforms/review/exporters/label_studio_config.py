@@ -37,7 +37,9 @@ def labeling_config(prompts: PromptSet) -> str:
     named = {"name": CONTROL, "toName": OBJECT}
     if prompts.groups:
         more = {} if prompts.task == "multi" else {"maxUsages": "1"}
-        control = ET.SubElement(view, "Taxonomy", {**named, "leafsOnly": "false", "showFullPath": "true", **more})
+        control = ET.SubElement(
+            view, "Taxonomy", {**named, "leafsOnly": "false", "showFullPath": "true", **more}
+        )
         _add_tree(control, prompts)
     else:
         choice = "multiple" if prompts.task == "multi" else "single"
@@ -101,7 +103,9 @@ def read_config(config: str) -> ConfigRules:
     view = ET.fromstring(config)
     control = next(tag for tag in view if tag.get("name") == CONTROL)
     paths = dict(_paths(control, ()))
-    several = control.get("choice") == "multiple" if control.tag == "Choices" else not control.get("maxUsages")
+    several = (
+        control.get("choice") == "multiple" if control.tag == "Choices" else not control.get("maxUsages")
+    )
     shown = {choice.get("value", ""): path[-1] for path, choice in paths.items()}
     return ConfigRules(
         kind=control.tag.lower(),
