@@ -13,17 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clip_transforms.elements import RequestError
-from clip_transforms.joined import vectors_of
+from clip_transforms.joined import Block, list_blocks, read_embeddings, read_view
 from clip_transforms.labelled import LabelledRun
 from clip_transforms.review.queue_audit import MOST_ROWS, AuditSample, Draw, spread, without
 from clip_transforms.review.queue_candidates import CANDIDATE, Lowest, choose, cluster_count
-from clip_transforms.review.queue_clusters import Clusters, fit_clusters, phash_values
+from clip_transforms.review.queue_clusters import Clusters, fit_clusters, iter_vectors, phash_values
 from clip_transforms.review.queue_rows import Chosen, queue_table
 from clip_transforms.review.queues import Earlier, QueueFacts, earlier_queues
 from clip_transforms.review.report_data import read_duplicates, sample_keys
 from clip_transforms.review.reviews import read_reviews
+from clip_transforms.views import label_view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +83,12 @@ def build_queue(run: LabelledRun, options: QueueOptions) -> Queue:
     slots = options.limit - options.audit
     clusters = fit_clusters(run, count=cluster_count(slots), seed=options.seed) if slots and images else None
     lowest = Lowest(clusters=len(clusters.centres) if clusters else 1, slots=slots)
-    for block, batch in enumerate(_batches(run, vectors=clusters is not None)):
+    for place, block in enumerate(list_blocks(run.source, [(label_view(run.tag), run.store)])):
+        batch = _part(run, block, whole=clusters is not None)
         keys = sample_keys(batch["image_id"].to_pylist(), seed=options.seed)
-        audit.offer(keys, block)
+        audit.offer(keys, place)
         if clusters:
-            lowest.offer(_candidates(batch, keys, block, clusters, reviewed))
+            lowest.offer(_candidates(run, batch, keys, (place, block), clusters, reviewed.any))
     if len(audit.values()) > MOST_ROWS:
         raise RequestError(
             f"the audit that was drawn before the run grew asks for {len(audit.values())} images now; give "
@@ -161,29 +164,33 @@ def _draw(options: QueueOptions, images: int, earlier: list[Earlier]) -> Draw:
     return Draw(slots=slots, floor=max(grown, default=-1.0) if slots else -1.0)
 
 
-def _batches(run: LabelledRun, *, vectors: bool):  # type: ignore[no-untyped-def]
-    if not vectors:
-        return run.batches()
-    return run.batches(labels=["margin", "decision"], embeddings=["embedding", "phash"])
+def _part(run: LabelledRun, block: Block, *, whole: bool) -> pa.Table:
+    """The rows of a part, without their vectors. whole: with what the margin part needs."""
+    images = read_embeddings(run.source, block, ["phash"] if whole else [])
+    if not whole:
+        return images
+    labels = read_view(run.store, block.views[0], ["margin", "decision"], beside=images)
+    return labels.append_column("phash", images["phash"])
 
 
 def _candidates(
+    run: LabelledRun,
     batch: pa.Table,
     keys: npt.NDArray[np.float64],
-    block: int,
+    where: tuple[int, Block],
     clusters: Clusters,
-    reviewed: _Reviewed,
+    reviewed: pa.Array,
 ) -> npt.NDArray[np.void]:
-    """The rows of a part that may be in the margin part."""
-    import pyarrow.compute as pc
-
-    known = pc.is_in(batch["image_id"], value_set=reviewed.any)
+    """The rows of a part that may be in the margin part. where: its place among all, and itself."""
+    known = pc.is_in(batch["image_id"], value_set=reviewed)
     sure = pc.equal(batch["decision"].cast(pa.string()), "auto_accept")
-    places = np.flatnonzero(~pc.or_(known, sure).to_numpy())
-    rows = np.zeros(len(places), CANDIDATE)
-    nearest, sketches = clusters.place(vectors_of(batch["embedding"]))
-    rows["cluster"], rows["sketch"] = nearest[places], sketches[places]
-    rows["margin"] = batch["margin"].to_numpy()[places]
-    rows["phash"] = phash_values(batch["phash"].to_pylist())[places]
-    rows["key"], rows["block"], rows["row"] = keys[places], block, places
-    return rows
+    rows = np.zeros(batch.num_rows, CANDIDATE)
+    first = 0
+    for vectors in iter_vectors(run, where[1]):
+        here = slice(first, first + len(vectors))
+        rows["cluster"][here], rows["sketch"][here] = clusters.place(vectors)
+        first += len(vectors)
+    rows["margin"] = batch["margin"].to_numpy()
+    rows["phash"] = phash_values(batch["phash"].to_pylist())
+    rows["key"], rows["block"], rows["row"] = keys, where[0], np.arange(batch.num_rows)
+    return rows[~pc.or_(known, sure).to_numpy()]

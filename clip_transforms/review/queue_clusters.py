@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 
 from clip_transforms.elements import RequestError
-from clip_transforms.joined import list_blocks, read_embeddings, vectors_of
+from clip_transforms.joined import Block, list_blocks
 from clip_transforms.labelled import LabelledRun
 from clip_transforms.pairs.hamming import Hashes, ones
 from clip_transforms.probabilities import Float32, Int32
 from clip_transforms.views import label_view
 
-SAMPLE_ROWS = 16_384
+SAMPLE_ROWS = 8192
 _SAMPLE_PARTS = 16
 _ROWS_A_CLUSTER = 10  # of the sample, at least
 _CHUNK = 8192  # rows at a time
+_BUFFER = 1 << 20  # read ahead of the decoder, in place of a whole row group
 _PHASH_BITS = 4  # as `filter --dedup near`
 _SKETCH_BITS = 10  # of 64: embeddings at a cosine of 0.97 differ in 5 of them, give or take 2
 
@@ -32,14 +35,8 @@ class Clusters:
     def place(self, vectors: Float32) -> tuple[Int32, Hashes]:
         """Of embeddings [N, D]: the nearest centre, and the sketch: on which side of each plane they lie."""
         half = 0.5 * np.einsum("ij,ij->i", self.centres, self.centres)
-        nearest = np.zeros(len(vectors), np.int32)
-        sketches = np.zeros(len(vectors), np.uint64)
-        for start in range(0, len(vectors), _CHUNK):
-            rows = vectors[start : start + _CHUNK]
-            here = slice(start, start + len(rows))
-            nearest[here] = (rows @ self.centres.T - half).argmax(axis=1)
-            sketches[here] = np.packbits(rows @ self.planes > 0, axis=1).view(np.uint64)[:, 0]
-        return nearest, sketches
+        nearest = (vectors @ self.centres.T - half).argmax(axis=1).astype(np.int32)
+        return nearest, np.packbits(vectors @ self.planes > 0, axis=1).view(np.uint64)[:, 0]
 
 
 def fit_clusters(run: LabelledRun, *, count: int, seed: int) -> Clusters:
@@ -71,16 +68,29 @@ def _centres(sample: Float32, count: int, *, seed: int) -> Float32:
 def _sample(run: LabelledRun, *, seed: int) -> Float32:
     blocks = list_blocks(run.source, [(label_view(run.tag), run.store)])
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(blocks))[:_SAMPLE_PARTS]
-    each = max(SAMPLE_ROWS // max(1, len(order)), 1)
-    found, left = [], SAMPLE_ROWS
-    for place in order:
-        vectors = vectors_of(read_embeddings(run.source, blocks[place], ["embedding"])["embedding"])
+    order = rng.permutation(len(blocks))[:_SAMPLE_PARTS].tolist()
+    found: list[Float32] = []
+    left = SAMPLE_ROWS
+    for done, place in enumerate(order):
+        count = blocks[place].embeddings.rows
         # Parts differ in size: what a small one does not give, the next ones may.
-        rows = rng.permutation(len(vectors))[: max(each, left // max(1, len(order) - len(found)))]
-        found.append(vectors[np.sort(rows[:left])].copy())
-        left -= len(found[-1])
+        wanted = np.sort(rng.permutation(count)[: -(-left // (len(order) - done))])
+        first = 0
+        for vectors in iter_vectors(run, blocks[place]):
+            here = wanted[(wanted >= first) & (wanted < first + len(vectors))]
+            found.append(vectors[here - first])
+            first += len(vectors)
+        left -= len(wanted)
     return np.concatenate(found)
+
+
+def iter_vectors(run: LabelledRun, block: Block) -> Iterator[Float32]:
+    """The embeddings of a part, [at most _CHUNK, D] at a time."""
+    with run.source.open(block.embeddings.name) as handle:
+        file = pq.ParquetFile(handle, buffer_size=_BUFFER)
+        for batch in file.iter_batches(batch_size=_CHUNK, columns=["embedding"], use_threads=False):
+            flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
+            yield np.asarray(flat, np.float32).reshape(batch.num_rows, -1)
 
 
 def phash_values(phashes: list[str]) -> Hashes:
