@@ -21,7 +21,9 @@ STRANGE = PromptSet(
         Label(id="-"),
     ),
 )
-FLAGS = PromptSet(name="flags", task="multi", labels=tuple(Label(id=name) for name in ("text", "logo", "blur")))
+FLAGS = PromptSet(
+    name="flags", task="multi", labels=tuple(Label(id=name) for name in ("text", "logo", "blur"))
+)
 BIRDS = PromptSet(
     name="birds",
     none=("a blank picture",),

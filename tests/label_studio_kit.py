@@ -95,4 +95,3 @@ def running_label_studio(folder: Path) -> Iterator[LabelStudio]:
     command += ["--enable-legacy-api-token"]
     with running(command, f"http://127.0.0.1:{port}/health", wait_s=_START_S):
         yield LabelStudio(endpoint=f"http://127.0.0.1:{port}", documents=documents)
-

@@ -17,14 +17,17 @@ def main(kind: str, folder: str) -> None:
     for item in found:
         media = item.media
         labels = [
-            {"label": categories[each.label].name, **{key: str(value) for key, value in each.attributes.items()}}
+            {
+                "label": categories[each.label].name,
+                **{key: str(value) for key, value in each.attributes.items()},
+            }
             for each in item.annotations
         ]
         items[item.id] = {
             "labels": labels,
             "path": getattr(media, "path", None),
             "size": None if media is None or media.size is None else list(media.size),
-            "attributes": {key: value for key, value in item.attributes.items()},
+            "attributes": dict(item.attributes),
         }
     parents = {each.name: each.parent for each in categories.items}
     print(json.dumps({"labels": parents, "items": items}))

@@ -68,9 +68,7 @@ def test_datumaro_reads_the_cvat_xml(tmp_path: Path, prompts: PromptSet) -> None
                 image.write_bytes(image_bytes())
             task = read("cvat", folder)
             assert list(task["items"]) == [line["name"] for line in lines]
-            found |= {
-                line["meta"]["image_id"]: task["items"][line["name"]] for line in lines
-            }
+            found |= {line["meta"]["image_id"]: task["items"][line["name"]] for line in lines}
             assert len(lines) <= 3
     assert list(found) == [item.image_id for item in items]
     for item in items:
@@ -79,7 +77,9 @@ def test_datumaro_reads_the_cvat_xml(tmp_path: Path, prompts: PromptSet) -> None
             for label, score, cosine in expected(item)
         ]
         assert found[item.image_id]["size"] == [480, 640]
-    assert sum(len(entry["labels"]) for entry in found.values()) == sum(len(item.shown or ()) for item in items)
+    assert sum(len(entry["labels"]) for entry in found.values()) == sum(
+        len(item.shown or ()) for item in items
+    )
 
 
 @SETS

@@ -57,7 +57,9 @@ def test_the_server_takes_each_label_and_shows_it(label_studio: LabelStudio, pro
         stored = found[task["data"]["image_id"]]
         assert stored["data"] == task["data"]
         assert values(stored) == values(task)
-        assert [each["score"] for each in stored["predictions"]] == [each["score"] for each in task["predictions"]]
+        assert [each["score"] for each in stored["predictions"]] == [
+            each["score"] for each in task["predictions"]
+        ]
     shown = {json.dumps(value) for task in tasks for value in values(task)}
     assert len(shown) == len(prompts.labels) + bool(prompts.none)
 
@@ -110,7 +112,9 @@ def new_predictions(label_studio: LabelStudio, project: int, run: Path, tmp_path
     label_studio.call("POST", f"/api/projects/{project}/import/predictions", predictions)
     after = {task["id"]: len(task["predictions"]) for task in label_studio.tasks(project)}
     assert after == {task: 2 * count for task, count in before.items()}
-    assert sorted(each["task"] for each in predictions) == sorted(task for task, count in before.items() if count)
+    assert sorted(each["task"] for each in predictions) == sorted(
+        task for task, count in before.items() if count
+    )
 
 
 def test_the_server_refuses_what_it_refuses_and_the_exporter_refuses_the_rest(
@@ -128,7 +132,9 @@ def test_the_server_refuses_what_it_refuses_and_the_exporter_refuses_the_rest(
         (BIRDS, {"taxonomy": [["animal", "cat"], ["stone"]]}, True),  # two where one is asked for
         (BIRDS, {"taxonomy": [["animal", "dog"]]}, False),
     ]
-    projects = {prompts.name: label_studio.project(exported(prompts)[0]) for prompts in (STRANGE, FLAGS, BIRDS)}
+    projects = {
+        prompts.name: label_studio.project(exported(prompts)[0]) for prompts in (STRANGE, FLAGS, BIRDS)
+    }
     for prompts, value, taken in wrong:
         config, tasks = exported(prompts)
         task = next(task for task in tasks if values(task))

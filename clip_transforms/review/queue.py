@@ -193,4 +193,5 @@ def _candidates(
     rows["margin"] = batch["margin"].to_numpy()
     rows["phash"] = phash_values(batch["phash"].to_pylist())
     rows["key"], rows["block"], rows["row"] = keys, where[0], np.arange(batch.num_rows)
-    return rows[~pc.or_(known, sure).to_numpy()]
+    found: npt.NDArray[np.void] = rows[~pc.or_(known, sure).to_numpy()]
+    return found
