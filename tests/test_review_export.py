@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clip_transforms.storage import Store
-from pipelines.review_export import TOOLS, build_export_parser
+from pipelines.review_export_flags import TOOLS, build_export_parser
 from schemas.queues import QUEUE
 from tests.helpers import image_bytes
 from tests.review_kit import add_reviews, random_run

@@ -117,7 +117,7 @@ def below(path: str, root: str) -> str:
     'cats/1.jpg'
     """
     try:
-        return Path(path).relative_to(Path(root).absolute()).as_posix()
+        return Path(path).relative_to(Store(root).root).as_posix()
     except ValueError:
         raise RequestError(
             f"{path} is not below --document-root {root}; give a folder that holds all the images, or "
