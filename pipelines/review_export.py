@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -150,22 +151,30 @@ def _tell(args: argparse.Namespace, queue: Queue, output: Store, documents: Sequ
     facts = queue.facts
     audit = sum(queue.rows["audit"].to_pylist())
     margin = queue.rows.num_rows - audit
-    before = f", {facts.drawn_before} more were reviewed before" if facts.drawn_before else ""
+    before = (
+        f"; {facts.drawn_before} of {facts.drawn} drawn ones were reviewed before"
+        if facts.drawn_before
+        else ""
+    )
     over = f", over {facts.clusters} clusters" if margin and facts.clusters else ""
     blind = ", blind" if facts.blind else ""
     print(f"queue     {queue.id} of {facts.tag}, kept as {queue_name(queue.id)}")
     print(
         f"images    {queue.rows.num_rows} of {facts.images}: {margin} of least margin{over}; {audit} audit{blind}"
     )
-    if audit:
+    if facts.drawn:
         print(f"audit     each image with probability {facts.audit_prob:.6g}{before}")
     if args.images:
         print(f"copies    {Store(args.images).root}")
     _tell_files(output, documents)
-    source = {"label-studio": "EXPORT.json", "cvat": "annotations.xml"}.get(args.to)
-    if args.to in ("csv", "label-studio", "cvat"):
-        answer = source or output.join(documents[0].name)
-        print(f"next      beamclip review import {args.run} --from {args.to} {answer}")
+    answers = {
+        "label-studio": "EXPORT.json",
+        "cvat": f"ANNOTATIONS.xml {shlex.quote(output.join(documents[-1].name))}",
+        "csv": shlex.quote(output.join(documents[0].name)),
+    }
+    if args.to in answers:
+        run = f"{shlex.quote(args.run)} --set {shlex.quote(facts.set_name)}"
+        print(f"next      beamclip review import {run} --from {args.to} {answers[args.to]}")
 
 
 def _tell_files(output: Store, documents: Sequence[Document]) -> None:
