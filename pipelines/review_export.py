@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from clip_transforms.calibration import read_calibration
-from clip_transforms.elements import RequestError
+from clip_transforms.elements import RequestError, StoreError
 from clip_transforms.labelled import LabelledRun, find_set
 from clip_transforms.review.exporters.cvat import cvat_documents
 from clip_transforms.review.exporters.datumaro import datumaro_documents
@@ -62,11 +62,19 @@ def export(args: argparse.Namespace) -> int:
     documents = _documents(args, run, queue, items)
     if args.images:
         copy_images(items, Store(args.images, store.storage_options), image_lookup(run, args))
+    _write(output, documents[:1])  # says whether the folder can be written at all
     store_queue(store, queue.id, queue.rows, queue.facts)
-    for document in documents:
-        output.write(document.name, document.data)
+    _write(output, documents[1:])
     _tell(args, queue, output, documents)
     return Exit.DONE
+
+
+def _write(output: Store, documents: Sequence[Document]) -> None:
+    for document in documents:
+        try:
+            output.write(document.name, document.data)
+        except StoreError as error:
+            raise RequestError(f"--output {output.root} cannot be written: {error}") from error
 
 
 def _documents(args: argparse.Namespace, run: LabelledRun, queue: Queue, items: list[Item]) -> list[Document]:
@@ -135,8 +143,7 @@ def _predictions(args: argparse.Namespace, run: LabelledRun, output: Store, temp
     documents = prediction_documents(
         items, tasks, run.label_set.prompt_set, export=uuid.uuid4().hex[:8], shard_size=args.shard_size
     )
-    for document in documents:
-        output.write(document.name, document.data)
+    _write(output, documents)
     count = sum(len(tasks[item.image_id]) for item in items)
     print(f"set       {run.tag}")
     print(

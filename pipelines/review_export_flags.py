@@ -63,7 +63,11 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         "--allow-private-urls", action="store_true", help="with --images, as the run was given it"
     )
     group.add_argument(
-        "--storage-option", action="append", default=[], metavar="K=V", help="of the file system of RUN"
+        "--storage-option",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="of the file systems; may be repeated",
     )
 
 

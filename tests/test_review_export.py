@@ -325,6 +325,15 @@ def test_wrong_requests_write_nothing(
     assert not (tmp_path / "out").exists() and set(run.rglob("*")) == kept
 
 
+def test_an_output_that_cannot_be_written(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    kept = set(run.rglob("*"))
+    assert export(run, tmp_path / "file" / "out", "csv", "--seed", 11) == 2
+    assert "cannot be written" in capsys.readouterr().err and set(run.rglob("*")) == kept
+
+
 def test_no_run_and_a_run_without_labels(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
