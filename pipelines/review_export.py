@@ -95,13 +95,20 @@ def _documents(args: argparse.Namespace, run: LabelledRun, queue: Queue, items: 
         return fiftyone_documents(items, places, prompts, queue=queue.id)
     return task_documents(
         items,
-        label_studio_urls(places, root),
+        label_studio_urls(places, document_root(args)),
         prompts,
         queue=queue.id,
         export=uuid.uuid4().hex[:8],
         shard_size=args.shard_size,
         lines=args.task_format == "jsonl",
     )
+
+
+def document_root(args: argparse.Namespace) -> str | None:
+    """What Label Studio serves local files from: of copies, unless told, the folder above theirs."""
+    if args.document_root or not args.images:
+        return args.document_root and Store(args.document_root).root
+    return Store(args.images).root.rpartition("/")[0] or "/"
 
 
 def _places(args: argparse.Namespace, run: LabelledRun, items: list[Item]) -> list[Place]:
@@ -173,6 +180,11 @@ def _tell(args: argparse.Namespace, queue: Queue, output: Store, documents: Sequ
         print(f"audit     each image with probability {facts.audit_prob:.6g}{before}")
     if args.images:
         print(f"copies    {Store(args.images).root}")
+    if args.to == "label-studio" and (root := document_root(args)):
+        folder = Store(args.images).root if args.images else f"{root}/..."
+        print(
+            f"serve     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}, with a Local Files storage of {folder}"
+        )
     _tell_files(output, documents)
     answers = {
         "label-studio": "EXPORT.json",

@@ -57,6 +57,18 @@ class LabelStudio:
         asked = {"project": project, "fields": "all", "page_size": 1000}
         return self.call("GET", f"/api/tasks?{urllib.parse.urlencode(asked)}")["tasks"]
 
+    def serve(self, project: int, folder: Path) -> None:
+        """Let the project show the local files of a folder below the document root."""
+        asked = {"project": project, "path": str(folder), "use_blob_urls": True, "title": "local files"}
+        self.call("POST", "/api/storages/localfiles", asked)
+
+    def download(self, path: str) -> bytes:
+        """What a reviewer's browser gets of an image."""
+        request = urllib.request.Request(f"{self.endpoint}{path}")
+        request.add_header("Authorization", f"Token {_TOKEN}")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return bytes(answer.read())
+
     def export(self, project: int) -> list[dict[str, Any]]:
         """The JSON export of all tasks, annotated or not."""
         return self.call("GET", f"/api/projects/{project}/export?exportType=JSON&download_all_tasks=true")

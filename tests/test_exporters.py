@@ -188,14 +188,16 @@ def test_where_images_are() -> None:
     here = [
         Place(uri=uri) for uri in ("gs://b/a b.jpg", "s3://b/x/#1.jpg", "https://h/a?q=1", "/photos/ä 1#.jpg")
     ]
-    assert label_studio_urls(here, "/photos/") == [
+    assert label_studio_urls(here, "/") == [
         "gs://b/a b.jpg",
         "s3://b/x/#1.jpg",
         "https://h/a?q=1",
-        "/data/local-files/?d=%C3%A4%201%23.jpg",
+        "/data/local-files/?d=photos/%C3%A4%201%23.jpg",
     ]
     assert [name_in_task(place, None) for place in here] == ["a b.jpg", "x/#1.jpg", "a", "ä 1#.jpg"]
     assert name_in_task(Place(uri="/photos/x/1.jpg"), "/photos") == "x/1.jpg"
+    with pytest.raises(RequestError, match=r"give the folder above, --document-root /$"):
+        label_studio_urls(here, "/photos")
     with pytest.raises(RequestError, match="Label Studio opens"):
         label_studio_urls([Place(uri="memory://a/1.jpg")], "/photos")
     with pytest.raises(RequestError, match="not below"):

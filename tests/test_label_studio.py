@@ -14,6 +14,7 @@ from clip_transforms.prompts import PromptSet
 from clip_transforms.review.exporters.label_studio import prediction_documents, read_tasks, task_documents
 from clip_transforms.review.exporters.label_studio_config import check_task, labeling_config, read_config
 from tests.export_kit import BIRDS, FLAGS, STRANGE, items_of_each
+from tests.helpers import image_bytes
 from tests.label_studio_kit import LabelStudio, Refused
 from tests.runs import beamclip
 
@@ -69,7 +70,16 @@ def test_the_order_of_work_an_answer_and_its_way_back(label_studio: LabelStudio,
     samples = Path(__file__).parent.parent / "clip_transforms" / "samples"
     run, out = tmp_path / "run", tmp_path / "out"
     assert beamclip("label", "--input", samples, "--prompts", "samples", "--output", run, "--quiet") == 0
-    asked = ["--to", "label-studio", "--task-format", "json", "--document-root", samples, "--output", out]
+    asked = [
+        "--to",
+        "label-studio",
+        "--task-format",
+        "json",
+        "--document-root",
+        samples.parent,
+        "--output",
+        out,
+    ]
     assert beamclip("review", "export", run, *asked, "--limit", 12, "--audit", 4, "--blind") == 0
     config = (out / "label-studio.xml").read_text()
     (shard,) = out.glob("tasks-*.json")
@@ -163,6 +173,25 @@ def test_the_server_wants_every_text_that_its_configuration_shows(label_studio: 
     with pytest.raises(RequestError, match="has no text in why"):
         check_task(tasks[0], read_config(config))
     assert not accepted(label_studio, project, tasks[0])
+
+
+def test_the_server_shows_local_images_of_awkward_names(label_studio: LabelStudio, tmp_path: Path) -> None:
+    """The urls of an export are served, once the project has a Local Files storage of their folder."""
+    photos, run, out = label_studio.documents / "photos", tmp_path / "run", tmp_path / "out"
+    photos.mkdir()
+    names = ("plain.jpg", "ä 1#%.jpg", 'quote "x" & <y>.jpg', "comma, semi;?=.jpg")
+    for number, name in enumerate(names):
+        (photos / name).write_bytes(image_bytes(seed=number))
+    asked = ("--input", photos, "--encoder", "fake", "--prompts", "animals", "--quiet", "--output", run)
+    assert beamclip("label", *asked) == 0
+    root = ("--document-root", label_studio.documents, "--task-format", "json", "--output", out)
+    assert beamclip("review", "export", run, "--to", "label-studio", *root) == 0
+    project = label_studio.project((out / "label-studio.xml").read_text())
+    label_studio.serve(project, photos)
+    (shard,) = out.glob("tasks-*.json")
+    label_studio.load(project, json.loads(shard.read_text()))
+    found = [label_studio.download(task["data"]["image"]) for task in label_studio.tasks(project)]
+    assert sorted(found) == sorted(image_bytes(seed=number) for number in range(len(names)))
 
 
 def test_predictions_for_tasks_that_are_there(label_studio: LabelStudio) -> None:

@@ -55,7 +55,7 @@ def export(run: Path | str, output: Path, to: str, *args: object, set_name: str 
     chosen = () if set_name is None else ("--set", set_name)
     root = ()
     if to == "label-studio" and "--tasks" not in args and "--images" not in args:
-        root = ("--document-root", Path(run).parent / "photos") if "--document-root" not in args else ()
+        root = ("--document-root", Path(run).parent) if "--document-root" not in args else ()
     return beamclip("review", "export", run, "--to", to, "--output", output, *chosen, *root, *args)
 
 
@@ -106,7 +106,7 @@ def test_label_studio_is_shown_what_the_model_thinks(run: Path, tmp_path: Path) 
     rows = labels(run, "pets")
     for task in tasks(tmp_path):
         row, data = rows[task["data"]["image_id"]], task["data"]
-        assert data["image"].startswith("/data/local-files/?d=") and '"' not in data["image"]
+        assert data["image"].startswith("/data/local-files/?d=photos/") and '"' not in data["image"]
         assert (data["uri"], data["margin"], data["entropy"]) == (row["uri"], row["margin"], row["entropy"])
         assert data["shown"] == [row["label"]] and data["prompt_set"] == row["prompt_set"]
         assert all(
@@ -250,12 +250,13 @@ def test_images_of_shards_are_written_beside(tmp_path: Path, capsys: pytest.Capt
         assert export(run, tmp_path / "out" / tool, tool, "--images", copies) == 0
     rows = labels(run, "pets")
     for task in tasks(tmp_path / "out" / "label-studio"):
-        name = task["data"]["image"].removeprefix("/data/local-files/?d=")
+        name = task["data"]["image"].removeprefix("/data/local-files/?d=copies/")
         number = int(rows[task["data"]["image_id"]]["uri"].rsplit("/", 1)[1])
         assert (copies / name).read_bytes() == image_bytes(seed=number)
-    below = ("--images", copies, "--document-root", tmp_path)
+    below = ("--images", copies, "--document-root", tmp_path.parent)
     assert export(run, tmp_path / "again", "label-studio", *below) == 0
-    assert all("?d=copies/" in task["data"]["image"] for task in tasks(tmp_path / "again"))
+    there = f"?d={tmp_path.name}/copies/"
+    assert all(there in task["data"]["image"] for task in tasks(tmp_path / "again"))
     shard.unlink()
     assert export(run, tmp_path / "gone", "label-studio", "--images", tmp_path / "none", "--seed", 1) == 1
     assert "3 of 3 images cannot be read any more" in capsys.readouterr().err
