@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clip_transforms.calibration import Calibration, calibration_name
 from clip_transforms.storage import Store
 from pipelines.review_export_flags import TOOLS, build_export_parser
 from schemas.queues import QUEUE
 from tests.helpers import image_bytes
-from tests.review_kit import add_reviews, random_run
+from tests.review_kit import add_reviews, add_unit, new_run, random_run
 from tests.runs import beamclip
 
 SETS = {
@@ -359,6 +361,33 @@ def test_labels_of_another_runs_embeddings(run: Path, tmp_path: Path) -> None:
     assert len(list((other / "queues").glob("*"))) == 1
     (path,) = (tmp_path / "out").glob("*.csv")
     assert len(path.read_text().splitlines()) == 7
+
+
+def test_a_calibrated_set_shows_calibrated_probabilities(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "run"))
+    calibration = Calibration(base="pets@00000000", temperature=2.0, accept={})
+    tag = new_run(store, calibration=calibration.hash)
+    store.write(calibration_name(tag), calibration.to_json())
+    margins = np.array([0.6, 0.2])
+    best = (1 + margins) / 2
+    calibrated = best**0.5 / (best**0.5 + (1 - best) ** 0.5)
+    add_unit(
+        store,
+        tag,
+        0,
+        ids=["a", "b"],
+        vectors=np.eye(2),
+        margins=margins,
+        phashes=np.array([1, 2**40 - 1], np.uint64),
+        calibrated=calibrated.astype(np.float32),
+    )
+    assert export(tmp_path / "run", tmp_path / "out", "label-studio") == 0
+    first = next(task for task in tasks(tmp_path / "out") if task["data"]["image_id"] == "a")
+    assert first["predictions"][0]["score"] == pytest.approx(2 / 3)
+    assert first["data"]["top_k"] == "cat 0.667|dog 0.333"
+    assert first["data"]["scores"].startswith(
+        "cat 0.667 (cosine 0.200) | dog 0.333 (cosine 0.050) | margin 0.600"
+    )
 
 
 def test_a_queue_is_plain_parquet(run: Path, tmp_path: Path) -> None:
