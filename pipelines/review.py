@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("pipelines.review_import", "store what annotators answered"),
     "final": ("pipelines.review_final", "write the final labels, with who decided each"),
     "migrate": ("pipelines.review_migrate", "carry labels and reviews over to a changed prompt set"),
+    "export": ("pipelines.review_export", "choose what people should review, for an annotation tool"),
 }
 
 

@@ -1,0 +1,207 @@
+"""`beamclip review export`: what the model is least sure of, and a random audit, as files for an annotation tool."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+
+from clip_transforms.calibration import read_calibration
+from clip_transforms.elements import RequestError, StoreError
+from clip_transforms.labelled import LabelledRun, find_set
+from clip_transforms.review.exporters.cvat import cvat_documents
+from clip_transforms.review.exporters.datumaro import datumaro_documents
+from clip_transforms.review.exporters.documents import Document
+from clip_transforms.review.exporters.fiftyone import fiftyone_documents
+from clip_transforms.review.exporters.images import (
+    Place,
+    copied_places,
+    copy_images,
+    label_studio_urls,
+    name_in_task,
+    own_places,
+)
+from clip_transforms.review.exporters.items import Item, queue_items
+from clip_transforms.review.exporters.label_studio import prediction_documents, read_tasks, task_documents
+from clip_transforms.review.exporters.tables import csv_documents, parquet_documents
+from clip_transforms.review.predictions import predicted_items
+from clip_transforms.review.queue import Queue, build_queue
+from clip_transforms.review.queues import queue_name, store_queue
+from clip_transforms.storage import Store
+from pipelines.launch import Exit, configure_logging, guarded
+from pipelines.review_export_flags import build_export_parser, check_flags, queue_options
+from pipelines.storage_options import storage_options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    args = build_export_parser().parse_args(argv)
+    return guarded(lambda: export(args), verbose=args.verbose)
+
+
+def export(args: argparse.Namespace) -> int:
+    """Choose the queue, write its images, the queue and the files."""
+    configure_logging(verbose=args.verbose)
+    options = queue_options(args)
+    check_flags(args)
+    store = Store(args.run, storage_options(args.storage_option))
+    run = LabelledRun(store, find_set(store, args.set))
+    temperature = None
+    if run.label_set.calibration:
+        temperature = read_calibration(store, run.tag).temperature
+    output = Store(args.output, store.storage_options)
+    if args.tasks:
+        return _predictions(args, run, output, temperature)
+    queue = build_queue(run, options)
+    if not queue.rows.num_rows:
+        print(f"nothing to review: all {queue.facts.images} images have reviews, or are accepted")
+        return Exit.DONE
+    items = queue_items(queue, run.label_set.prompt_set, temperature=temperature)
+    documents = _documents(args, run, queue, items)
+    if args.images:
+        copy_images(items, Store(args.images, store.storage_options), image_lookup(run, args))
+    _write(output, documents[:1])  # says whether the folder can be written at all
+    store_queue(store, queue.id, queue.rows, queue.facts)
+    _write(output, documents[1:])
+    _tell(args, queue, output, documents)
+    return Exit.DONE
+
+
+def _write(output: Store, documents: Sequence[Document]) -> None:
+    for document in documents:
+        try:
+            output.write(document.name, document.data)
+        except StoreError as error:
+            raise RequestError(f"--output {output.root} cannot be written: {error}") from error
+
+
+def _documents(args: argparse.Namespace, run: LabelledRun, queue: Queue, items: list[Item]) -> list[Document]:
+    """The files of the export, checked; nothing is written yet."""
+    prompts = run.label_set.prompt_set
+    if args.to == "csv":
+        return csv_documents(items, prompts, queue=queue.id)
+    if args.to == "parquet":
+        return parquet_documents(queue.rows, queue=queue.id)
+    places = _places(args, run, items)
+    root = args.document_root or args.images
+    if args.to == "cvat":
+        names = [name_in_task(place, root) for place in places]
+        return cvat_documents(items, names, prompts, queue=queue.id, task_size=args.task_size)
+    if args.to == "datumaro":
+        return datumaro_documents(items, places, prompts)
+    if args.to == "fiftyone":
+        return fiftyone_documents(items, places, prompts, queue=queue.id)
+    return task_documents(
+        items,
+        label_studio_urls(places, document_root(args)),
+        prompts,
+        queue=queue.id,
+        export=uuid.uuid4().hex[:8],
+        shard_size=args.shard_size,
+        lines=args.task_format == "jsonl",
+    )
+
+
+def document_root(args: argparse.Namespace) -> str | None:
+    """What Label Studio serves local files from: of copies, unless told, the folder above theirs."""
+    if args.document_root or not args.images:
+        return args.document_root and Store(args.document_root).root
+    return Store(args.images).root.rpartition("/")[0] or "/"
+
+
+def _places(args: argparse.Namespace, run: LabelledRun, items: list[Item]) -> list[Place]:
+    if args.images:
+        return copied_places(items, Store(args.images, run.store.storage_options))
+    if args.to == "datumaro":  # its paths are notes: nothing opens them
+        return [Place(uri=item.uri) for item in items]
+    return own_places(items)
+
+
+def image_lookup(run: LabelledRun, args: argparse.Namespace) -> Callable[[str], bytes | None]:
+    """The bytes of a run's images by uri, guarded as they were for the run."""
+    from clip_transforms.fetch import FetchOptions
+    from clip_transforms.plan import read_extensions
+    from clip_transforms.sources.lookup import ImageLookup
+    from clip_transforms.url_guard import schemes_of
+    from pipelines.job import source_options, stored_identity
+    from pipelines.options import identity_from
+
+    identity = identity_from({}, stored_identity(read_extensions(run.source)))
+    fetching = FetchOptions(
+        max_bytes=identity.max_bytes,
+        storage_options=run.store.storage_options,
+        allow_private_urls=args.allow_private_urls,
+        schemes=schemes_of(identity.input),
+    )
+    return ImageLookup(source_options(identity, identity.input, run.store.storage_options), fetching)
+
+
+def _predictions(args: argparse.Namespace, run: LabelledRun, output: Store, temperature: float | None) -> int:
+    """New predictions for the tasks of a Label Studio project."""
+    given = Store(args.tasks.rpartition("/")[0] or ".", run.store.storage_options)
+    try:
+        data = given.read(args.tasks.rpartition("/")[2])
+    except FileNotFoundError:
+        raise RequestError(f"--tasks {args.tasks}: there is no such file") from None
+    tasks = read_tasks(data, args.tasks)
+    items = list(predicted_items(run, tasks, temperature=temperature))
+    documents = prediction_documents(
+        items, tasks, run.label_set.prompt_set, export=uuid.uuid4().hex[:8], shard_size=args.shard_size
+    )
+    _write(output, documents)
+    count = sum(len(tasks[item.image_id]) for item in items)
+    print(f"set       {run.tag}")
+    print(
+        f"tasks     {count} of {sum(map(len, tasks.values()))} get a prediction; blind and unknown ones do not"
+    )
+    _tell_files(output, documents)
+    print("next      post each file to /api/projects/ID/import/predictions")
+    return Exit.DONE
+
+
+def _tell(args: argparse.Namespace, queue: Queue, output: Store, documents: Sequence[Document]) -> None:
+    facts = queue.facts
+    audit = sum(queue.rows["audit"].to_pylist())
+    margin = queue.rows.num_rows - audit
+    before = (
+        f"; {facts.drawn_before} of {facts.drawn} drawn ones were reviewed before"
+        if facts.drawn_before
+        else ""
+    )
+    over = f", over {facts.clusters} clusters" if margin and facts.clusters else ""
+    blind = ", blind" if facts.blind else ""
+    print(f"queue     {queue.id} of {facts.tag}, kept as {queue_name(queue.id)}")
+    print(
+        f"images    {queue.rows.num_rows} of {facts.images}: {margin} of least margin{over}; {audit} audit{blind}"
+    )
+    if facts.drawn:
+        print(f"audit     each image with probability {facts.audit_prob:.6g}{before}")
+    if args.images:
+        print(f"copies    {Store(args.images).root}")
+    if args.to == "label-studio" and (root := document_root(args)):
+        folder = Store(args.images).root if args.images else f"{root}/..."
+        print(
+            f"serve     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}, with a Local Files storage of {folder}"
+        )
+    _tell_files(output, documents)
+    answers = {
+        "label-studio": "EXPORT.json",
+        "cvat": f"ANNOTATIONS.xml {shlex.quote(output.join(documents[-1].name))}",
+        "csv": shlex.quote(output.join(documents[0].name)),
+    }
+    if args.to in answers:
+        run = f"{shlex.quote(args.run)} --set {shlex.quote(facts.set_name)}"
+        print(f"next      beamclip review import {run} --from {args.to} {answers[args.to]}")
+
+
+def _tell_files(output: Store, documents: Sequence[Document]) -> None:
+    for document in documents[:3]:
+        print(f"written   {output.join(document.name)}")
+    if len(documents) > 3:
+        print(f"          {len(documents) - 3} more")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
