@@ -1,0 +1,191 @@
+"""A headless Chromium that is told what to do over a pipe (the DevTools protocol): real keys, clicks, downloads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+_SECONDS = 60.0
+_CODES = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, " ": 32}
+_TEXTS = {"Enter": "\r"}
+
+
+def chromium() -> str:
+    """The path of Chromium; the test is skipped where there is none."""
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("Debian's chromium is not installed")
+    return found
+
+
+class Tab:
+    """One page of a browser.
+
+    Messages are JSON objects that end with a zero byte, on file descriptors 3 and 4 of the browser.
+    """
+
+    def __init__(self, reading: int, writing: int, downloads: Path) -> None:
+        self._reading, self._writing, self._rest, self._last = reading, writing, b"", 0
+        self._session: str | None = None
+        self.events: list[dict[str, Any]] = []
+        self.downloads = downloads
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self.send(f"{domain}.enable")
+        self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        """The answer to one command; what else comes meanwhile is kept in `events`."""
+        self._last += 1
+        message: dict[str, Any] = {"id": self._last, "method": method, "params": params}
+        if self._session and not method.startswith(("Target.", "Browser.")):
+            message["sessionId"] = self._session
+        os.write(self._writing, json.dumps(message).encode() + b"\0")
+        while (found := self._receive()).get("id") != self._last:
+            self.events.append(found)
+        assert "error" not in found, (method, found["error"])
+        return dict(found["result"])
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            data = os.read(self._reading, 1 << 16)
+            assert data, "the browser is gone"
+            self._rest += data
+        message, self._rest = self._rest.split(b"\0", 1)
+        return dict(json.loads(message))
+
+    def open(self, url: str) -> None:
+        self.send("Page.navigate", url=url)
+        self.wait("document.readyState === 'complete' && document.documentElement.dataset.ready === 'yes'")
+
+    def reload(self) -> None:
+        self.run("window.stale = true")
+        self.send("Page.reload")
+        self.wait("!window.stale && document.readyState === 'complete'")
+
+    def run(self, script: str) -> Any:
+        """The value of an expression in the page."""
+        found = self.send(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True
+        )
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def wait(self, script: str) -> None:
+        """Until the expression is true."""
+        end = time.monotonic() + _SECONDS
+        while not self.run(script):
+            assert time.monotonic() < end, script
+            time.sleep(0.02)
+
+    def press(self, *keys: str) -> None:
+        """Keys by their names (`Enter`, `y`); `Control+z` with that key held."""
+        for key in keys:
+            held, _, name = key.rpartition("+") if len(key) > 1 else ("", "", key)
+            text = "" if held else _TEXTS.get(name, name if len(name) == 1 else "")
+            code = _CODES.get(name, ord(name.upper()) if len(name) == 1 else 0)
+            event = {"key": name, "windowsVirtualKeyCode": code, "modifiers": 2 if held == "Control" else 0}
+            self.send(
+                "Input.dispatchKeyEvent",
+                type="keyDown",
+                **event,
+                **({"text": text} if text else {}),
+            )
+            self.send("Input.dispatchKeyEvent", type="keyUp", **event)
+
+    def type(self, text: str) -> None:
+        """Text into the field that has the focus."""
+        self.send("Input.insertText", text=text)
+
+    def click(self, selector: str) -> None:
+        """The middle of an element, by the mouse."""
+        box = self.run(
+            f"(() => {{ const n = document.querySelector({json.dumps(selector)}); "
+            "n.scrollIntoView({block: 'center', behavior: 'instant'}); "
+            "const b = n.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send(
+                "Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1
+            )
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Give a file to an input of the page."""
+        node = self.send("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self.send("DOM.setFileInputFiles", files=[str(path)], objectId=node["result"]["objectId"])
+
+    def downloaded(self, name: str) -> bytes:
+        """The content of a file that the page gave to the reader; it is taken away, so that a next one can come."""
+        path, end = self.downloads / name, time.monotonic() + _SECONDS
+        while not path.exists():
+            assert time.monotonic() < end, sorted(self.downloads.iterdir())
+            self.run("1")
+            time.sleep(0.02)
+        content = path.read_bytes()
+        path.unlink()
+        return content
+
+    def problems(self) -> list[str]:
+        """What the browser complained of: exceptions, refused scripts and styles."""
+        self.run("1")
+        return [
+            str(event["params"])
+            for event in self.events
+            if event.get("method") == "Runtime.exceptionThrown"
+            or (event.get("method") == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")
+        ]
+
+
+@contextlib.contextmanager
+def open_tab(folder: Path, *flags: str) -> Iterator[Tab]:
+    """A browser with a profile and a download folder of its own in `folder`; ended at the end."""
+    to_browser, from_browser = os.pipe(), os.pipe()
+    downloads = folder / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    command = [
+        chromium(),
+        *FLAGS,
+        "--remote-debugging-pipe",
+        f"--user-data-dir={folder / 'profile'}",
+        *flags,
+    ]
+    plumbing = f'exec "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'
+    browser = subprocess.Popen(
+        ["sh", "-c", plumbing, "sh", *command],
+        pass_fds=(to_browser[0], from_browser[1]),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for end in (to_browser[0], from_browser[1]):
+        os.close(end)
+    try:
+        tab = Tab(from_browser[0], to_browser[1], downloads)
+        yield tab
+        tab.send("Browser.close")
+        browser.wait(timeout=_SECONDS)
+    finally:
+        browser.kill()
+        browser.wait()
+        os.close(to_browser[1])
+        os.close(from_browser[0])
