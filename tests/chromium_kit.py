@@ -1,14 +1,17 @@
-"""A headless Chromium that is told what to do over a pipe (the DevTools protocol): real keys, clicks, downloads."""
+"""Headless Chromium for tests: a page to serve, and a tab driven over a pipe with real keys, clicks, downloads."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,43 @@ def chromium() -> str:
     if found is None:
         pytest.skip("Debian's chromium is not installed")
     return found
+
+
+class Site:
+    """A local server of one page, the headers that it sends, and the paths that it was asked for."""
+
+    def __init__(self) -> None:
+        self.page = b""
+        self.headers: dict[str, str] = {}
+        self.asked: list[str] = []
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.asked.append(self.path)
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.send_header("Content-Length", str(len(site.page)))
+                for name, value in site.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(site.page)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """The test has its own record."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Site:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
 
 
 class Tab:
@@ -160,7 +200,10 @@ class Tab:
 @contextlib.contextmanager
 def open_tab(folder: Path, *flags: str) -> Iterator[Tab]:
     """A browser with a profile and a download folder of its own in `folder`; ended at the end."""
-    to_browser, from_browser = os.pipe(), os.pipe()
+    (orders, to_browser), (from_browser, answers) = os.pipe(), os.pipe()
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (orders, answers)]  # off the numbers 3 and 4
+    for end in (orders, answers):
+        os.close(end)
     downloads = folder / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     command = [
@@ -170,22 +213,21 @@ def open_tab(folder: Path, *flags: str) -> Iterator[Tab]:
         f"--user-data-dir={folder / 'profile'}",
         *flags,
     ]
-    plumbing = f'exec "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'
     browser = subprocess.Popen(
-        ["sh", "-c", plumbing, "sh", *command],
-        pass_fds=(to_browser[0], from_browser[1]),
+        ["bash", "-c", f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}', "bash", *command],
+        pass_fds=ends,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    for end in (to_browser[0], from_browser[1]):
+    for end in ends:
         os.close(end)
     try:
-        tab = Tab(from_browser[0], to_browser[1], downloads)
+        tab = Tab(from_browser, to_browser, downloads)
         yield tab
         tab.send("Browser.close")
         browser.wait(timeout=_SECONDS)
     finally:
         browser.kill()
         browser.wait()
-        os.close(to_browser[1])
-        os.close(from_browser[0])
+        os.close(to_browser)
+        os.close(from_browser)

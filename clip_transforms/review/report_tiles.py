@@ -55,7 +55,6 @@ def review_data(
                 "tag": stats.tag,
                 "anchor": view.anchor,
                 "multi": stats.multi,
-                "none": _has_none(view, stats, prompts),
                 "labels": _kept_labels(prompts) if prompts else _seen_labels(view, stats),
                 "order": _order(view),
             }
@@ -84,10 +83,6 @@ def _order(view: SetView) -> list[str]:
             rank = math.inf if math.isnan(margin) else margin
             first.setdefault(key, (rank, tile.tile.image_id, _name(sheet, tile)))
     return [name for _, _, name in sorted(first.values())]
-
-
-def _has_none(view: SetView, stats: SetStats, prompts: PromptSet | None) -> bool:
-    return NONE in (prompts.classes if prompts else _seen(view, stats))
 
 
 def _kept_labels(prompts: PromptSet) -> list[list[Any]]:

@@ -5,6 +5,7 @@ beamclip.detail = (() => {
   const dialog = document.getElementById("detail");
   const part = (name) => dialog.querySelector(`[data-do="${name}"]`);
   const detail = { dialog, frame: null, among: [], watchers: [] };
+  let closing = false;
   const fact = (list, key, value, kind) => {
     if (value === null || value === undefined || value === "") return;
     const line = make("div", undefined, kind);
@@ -60,12 +61,21 @@ beamclip.detail = (() => {
   });
   dialog.addEventListener("click", (event) => {
     const what = event.target.closest("[data-do]");
-    if (event.target === dialog) dialog.close();
-    else if (what && what.dataset.do === "close") dialog.close();
+    if (event.target === dialog || (what && what.dataset.do === "close")) detail.close(detail.frame);
     else if (what && what.dataset.do === "next") detail.step(1);
     else if (what && what.dataset.do === "back") detail.step(-1);
   });
-  dialog.addEventListener("close", () => { if (detail.frame && detail.frame.offsetParent) detail.frame.focus(); });
+  // Close it; the focus goes back to its tile, or to where it is told to.
+  const goBack = (node) => {
+    if (!node || !node.offsetParent) return;
+    node.focus();
+    if (node !== detail.frame) node.scrollIntoView({ block: "center" });
+  };
+  detail.close = (then) => { closing = true; dialog.close(); goBack(then); };
+  dialog.addEventListener("close", () => {  // comes later: the dialog may be open again
+    if (!closing) goBack(detail.frame);
+    closing = false;
+  });
   document.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || typing(event.target)) return;
     if (!dialog.open || all("dialog[open]").some((one) => one !== dialog)) return;

@@ -1,7 +1,7 @@
 "use strict";
 // What the sheets show of the review: a mark on every tile that has an answer, and a bar of progress for each set.
 (() => {
-  const { all, make, book, sets, word, words, stateOf, count } = beamclip;
+  const { make, book, sets, words, stateOf, count } = beamclip;
   const number = (value) => value.toLocaleString("en");
   const tileOf = (name) => document.querySelector(`[data-tile="${name}"]`);
   const frameOf = (item) => tileOf(item.tiles[0]).querySelector(".frame");
@@ -49,16 +49,19 @@
     if (found[""]) return `Go on: ${number(found[""])} left`;
     return found.skipped ? `Go through ${number(found.skipped)} skipped` : "Look through again";
   };
+  const drawShares = (node, found) => {
+    let from = 0;
+    for (const state of ["agreed", "changed", "given", "skipped"]) {
+      const rect = node.querySelector(`.share-${state}`), width = 100 * found[state] / Math.max(1, found.all);
+      rect.setAttribute("x", String(from)); rect.setAttribute("width", String(width));
+      from += width;
+    }
+  };
   const drawBar = (set) => {
     const found = count(set), answers = book.entries(set.tag).filter(([, answer]) => !answer.skip).length;
     part(set, "begin").firstChild.textContent = begin(found);
     part(set, "progress-words").textContent = inWords(found);
-    let from = 0;
-    for (const state of ["agreed", "changed", "given", "skipped"]) {
-      const rect = part(set, `share-${state}`), width = 100 * found[state] / Math.max(1, found.all);
-      rect.setAttribute("x", String(from)); rect.setAttribute("width", String(width));
-      from += width;
-    }
+    drawShares(set.bar, found);
     const save = part(set, "save");
     save.disabled = !answers;
     save.textContent = answers ? `Download ${number(answers)} answer${answers === 1 ? "" : "s"}` : "Download answers";
@@ -75,7 +78,7 @@
     drawBar(set);
   };
   for (const set of sets) {
-    set.bar = document.querySelector(`.review[data-set="${set.anchor}"]`);
+    set.bar = document.querySelector(`.reviewing[data-set="${set.anchor}"]`);
     set.bar.hidden = !set.items.length;
     draw(set);
   }
@@ -98,7 +101,7 @@
     link.remove();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     book.downloaded(set.tag);
-    say(set, "Downloaded. To bring the answers into the run: ", `beamclip review import ${quoted(beamclip.run)} --from report ${quoted(name)}`);
+    say(set, "Downloaded. To bring the answers into the run: ", `beamclip review import ${quoted(beamclip.run)} --set ${quoted(set.tag)} --from report ${quoted(name)}`);
   };
   const load = async (set, file) => {
     try { say(set, `${file.name}: ${beamclip.fromCsv(await file.text())}.`); }
@@ -117,5 +120,5 @@
   addEventListener("beforeunload", (event) => {
     if (!book.keeps && sets.some((set) => book.fresh(set.tag))) event.preventDefault();
   });
-  Object.assign(beamclip, { frameOf, spoken, inWords, drawBar });
+  Object.assign(beamclip, { frameOf, spoken, drawBar, drawShares });
 })();

@@ -47,6 +47,7 @@ beamclip.makePicker = (input, list, choose) => {
     if (!found.length) list.append(make("li", "no such label in this set", "hint"));
     if (all.length > MOST) list.append(make("li", `and ${all.length - MOST} more: type on`, "hint"));
     list.hidden = false;
+    list.scrollIntoView({ block: "nearest" });
     input.setAttribute("aria-expanded", "true");
     point(wanted && found.length ? 0 : -1);
   };

@@ -1,7 +1,7 @@
 "use strict";
 // The review: each image in the dialog with its choices; the keys that answer, undo and go on.
 (() => {
-  const { all, make, bar, NONE, sets, book, detail, word, words, stateOf, count, frameOf, spoken, typing } = beamclip;
+  const { all, make, bar, NONE, sets, book, detail, word, stateOf, count, frameOf, spoken, typing } = beamclip;
   const { dialog } = detail;
   const panel = dialog.querySelector(".answering"), guesses = dialog.querySelector(".guesses");
   const comment = document.getElementById("comment"), pick = document.getElementById("pick");
@@ -31,6 +31,7 @@
   });
 
   const say = (text) => { for (const node of all(".said")) node.textContent = text; };
+  const progress = (set) => { const { reviewed, all: whole } = count(set); return `${reviewed.toLocaleString("en")} of ${whole.toLocaleString("en")} reviewed`; };
   const nameOf = (item) => item.uri.split(/[/#]/).pop() || item.uri;
 
   // What can be chosen by digit: the guesses, what was shown or answered beyond them, the groups above the best.
@@ -42,7 +43,7 @@
     const ids = new Set([...scores.keys(), ...item.shown, ...(best ? [...best.above].reverse() : []), ...((answer && answer.labels) || []), ...(draftOf(at).labels || [])]);
     ids.delete(NONE);
     const found = [...ids].map((id, place) => ({ id, key: place < 9 ? String(place + 1) : "", numbers: scores.get(id) }));
-    return set.none ? [...found, { id: NONE, key: "0", numbers: scores.get(NONE) }] : found;
+    return set.multi ? found : [...found, { id: NONE, key: "0", numbers: scores.get(NONE) }];
   };
   const chosen = (at) => draftOf(at).labels || (answerOf(at) && answerOf(at).labels) || (at.set.multi ? at.item.shown : []);
   const drawChoice = (at, { id, key, numbers }, picked) => {
@@ -62,8 +63,7 @@
   };
   const question = ({ set, item }) => {
     if (set.multi) return item.shown.length ? "Which labels are right?" : "No label was given. Is there any?";
-    if (!item.shown.length) return "No label was given. Which is it?";
-    return item.shown[0] === NONE ? "Is it none of these?" : `Is it ${word(item.shown[0])}?`;
+    return item.shown.length ? `Is “${word(item.shown[0])}” right?` : "No label was given. Which is right?";
   };
   const drawPanel = () => {
     const { set, item } = now, draft = draftOf(now), answer = answerOf(now), state = stateOf(set, item);
@@ -78,7 +78,7 @@
     confirm.firstChild.textContent = set.multi ? "Save" : "Confirm";
     confirm.disabled = !set.multi && !item.shown.length;
     dialog.querySelector(".undo").disabled = !book.can(set.tag);
-    dialog.querySelector(".progress-words").textContent = beamclip.inWords(count(set));
+    beamclip.drawShares(dialog.querySelector(".done"), count(set));
   };
   const picker = beamclip.makePicker(pick, document.getElementById("pick-list"), (label) => { rest(); choose(now, label); });
   let pickerOf = null;
@@ -120,16 +120,15 @@
     const next = [...after, ...before].find((frame) => state(frame) === "") || (wasSkipped && after.find((frame) => state(frame) === "skipped"));
     if (!dialog.open) { if (next) next.focus(); return; }
     if (next) { detail.open(next, list); return; }
-    dialog.close();
     const open = at.set.bar.querySelector(count(at.set).skipped || count(at.set)[""] ? ".begin" : ".save");
-    if (list.length === at.set.items.length) { open.focus(); at.set.bar.scrollIntoView({ block: "center" }); }
+    detail.close(list.length === at.set.items.length ? open : at.frame);
   };
   const record = (at, answer) => {
     const was = stateOf(at.set, at.item) === "skipped", text = draftOf(at).comment ?? (answerOf(at) && answerOf(at).comment);
     const whole = { ...answer, shown: at.item.shown, by: book.word("reviewer"), at: new Date().toISOString(), lead: seconds(), ...(text ? { comment: text } : {}) };
     drafts.delete(draftKey(at));
     book.put(at.set.tag, [[at.item.image, whole]]);
-    say(`${nameOf(at.item)}: ${spoken(at.set, at.item)}. ${beamclip.inWords(count(at.set))}`);
+    say(`${nameOf(at.item)}: ${spoken(at.set, at.item)}. ${progress(at.set)}`);
     goOn(at, was);
   };
   const give = (at, labels) => {
@@ -149,17 +148,17 @@
     else say("No label was given: choose one, by its digit or with /");
   };
   const digit = (at, key) => {
-    if (at.set.multi && !dialog.open) detail.open(at.frame);
+    if (at.set.multi && !dialog.open) detail.open(at.frame);  // what is switched is to be seen
     if (at.set.multi && key === "0") { drafts.set(draftKey(at), { ...draftOf(at), labels: [] }); drawPanel(); return; }
     const choice = choicesOf(at).find((one) => one.key === key);
     if (choice) choose(at, choice.id);
-    else say(key === "0" ? "This set has no “none of these”" : `There is no choice ${key}`);
+    else say(`There is no choice ${key}`);
   };
   const undo = (set) => {
     const images = book.undo(set.tag);
     if (!images) { say("Nothing to undo"); return; }
     const item = set.byImage.get(images[0]);
-    say(`${images.length === 1 && item ? nameOf(item) : `${images.length} answers`}: taken back. ${beamclip.inWords(count(set))}`);
+    say(`${images.length === 1 && item ? nameOf(item) : `${images.length} answers`}: taken back. ${progress(set)}`);
     if (!item) return;
     const frame = item.nodes.map((node) => node.frame).find((one) => !dialog.open || detail.among.includes(one)) || frameOf(item);
     if (dialog.open) detail.open(frame, detail.among.includes(frame) ? detail.among : undefined);
@@ -188,7 +187,7 @@
     if ((event.key === "Enter" && !event.isComposing) || event.key === "Escape") { event.preventDefault(); rest(); }
   });
   const ACTIONS = {
-    y: confirm, s: (at) => record(at, { skip: true }), u: (at) => undo(at.set), c: () => comment.focus(), "/": () => pick.focus(), Enter: confirm, " ": (at) => record(at, { skip: true }),
+    y: confirm, s: (at) => record(at, { skip: true }), c: () => comment.focus(), "/": () => pick.focus(), Enter: confirm, " ": (at) => record(at, { skip: true }),
   };
   const onKey = (event) => {
     if (event.altKey || event.metaKey && event.key !== "z" || typing(event.target) || event.isComposing) return;
@@ -200,7 +199,7 @@
     const back = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !event.shiftKey;
     if (event.ctrlKey && !back) return;
     const set = at ? at.set : sets.find((one) => one.bar.offsetParent);
-    if (back && set) { event.preventDefault(); undo(set); return; }
+    if (set && (back || event.key === "u")) { event.preventDefault(); undo(set); return; }
     if (event.key === "r" && !dialog.open && set) { event.preventDefault(); begin(set); return; }
     if (!at) return;
     if (/^[0-9]$/.test(event.key)) { event.preventDefault(); if (!event.repeat) digit(at, event.key); return; }
@@ -208,7 +207,7 @@
     const native = event.target.closest("button, a, summary") && (event.key === "Enter" || event.key === " ");
     if (!action || native || !dialog.open && "c/".includes(event.key)) return;
     event.preventDefault();
-    if (!event.repeat || event.key === "u") action(at);
+    if (!event.repeat) action(at);
   };
   document.addEventListener("keydown", onKey);
   guesses.addEventListener("click", (event) => {
@@ -218,7 +217,7 @@
   const click = (selector, action) => dialog.querySelector(selector).addEventListener("click", () => { if (now) { rest(); action(now); } });
   click(".confirm", confirm);
   click(".skipping", ACTIONS.s);
-  click(".undo", ACTIONS.u);
+  click(".undo", (at) => undo(at.set));
   for (const button of all(".help")) button.addEventListener("click", () => keys.showModal());
   for (const one of [keys, who]) one.addEventListener("click", (event) => { if (event.target === one || event.target.closest(".close")) one.close(); });
   for (const set of sets) {

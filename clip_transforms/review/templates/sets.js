@@ -8,9 +8,10 @@
   const imageKey = (id, uri) => JSON.stringify([id, uri]);
   const same = (a, b) => a.length === b.length && [...a].sort().every((label, place) => label === [...b].sort()[place]);
 
-  const makeSet = ({ tag, anchor, multi, none, labels, order }) => {
+  const makeSet = ({ tag, anchor, multi, labels, order }) => {
     const byId = new Map(labels.map(([id, name, parent, group, ...synonyms]) => [id, { id, name, parent, group: group === 1, synonyms }]));
-    if (none) byId.set(NONE, { id: NONE, name: "none of these", parent: null, group: false, synonyms: [] });
+    // An answer in every single-label set, also in one without such a class: none of the labels fits.
+    if (!multi) byId.set(NONE, { id: NONE, name: "none of these", parent: null, group: false, synonyms: [] });
     const pathOf = (label) => label && label.parent ? [...pathOf(byId.get(label.parent)), label.parent] : [];
     for (const label of byId.values()) label.above = pathOf(label);
     const byImage = new Map(), byTile = new Map();
@@ -21,7 +22,7 @@
       byImage.get(image).tiles.push(name);
       byTile.set(name, byImage.get(image));
     }
-    return { tag, anchor, multi, none, labels: byId, byImage, byTile, items: order.map((name) => byTile.get(name)) };
+    return { tag, anchor, multi, labels: byId, byImage, byTile, items: order.map((name) => byTile.get(name)) };
   };
 
   const sets = review.sets.map(makeSet);
@@ -43,14 +44,12 @@
     return { ...found, reviewed: found.agreed + found.changed + found.given, all: set.items.length };
   };
 
-  // In a multi-label set "-" is "none of them"; in a single-label one a cell is one label, whatever is in it.
-  const join = (set, ids) => {
-    if (set.multi && !ids.length) return "-";
-    return set.multi && ids.length === 1 && ids[0] === "-" ? "-|-" : ids.join("|");  // an id may be a dash
-  };
+  // In a single-label set a cell is one label, whatever is in it; in another "-" is "none of them".
+  const nothing = (set) => set.labels.has("-") ? NONE : "-";  // an id may be a dash
+  const join = (set, ids) => set.multi && !ids.length ? nothing(set) : ids.join("|");
   const split = (set, cell) => {
     if (!set.multi) return set.labels.has(cell) ? [cell] : null;
-    if (cell === "-") return [];
+    if (cell === nothing(set)) return [];
     const parts = cell.split("|"), found = new Set();
     for (let at = 0; at < parts.length;) {  // the longest label first: an id may hold a bar itself
       let end = parts.length;
