@@ -29,7 +29,15 @@ FLAGS = (
     "--hide-scrollbars",
 )
 _SECONDS = 60.0
-_CODES = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, " ": 32}
+_CODES = {
+    "Enter": 13,
+    "Escape": 27,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+    " ": 32,
+}
 _TEXTS = {"Enter": "\r"}
 
 
@@ -78,36 +86,18 @@ class Site:
         self._server.server_close()
 
 
-class Tab:
-    """One page of a browser.
+class _Pipe:
+    """The messages to and from a browser: JSON objects that end with a zero byte."""
 
-    Messages are JSON objects that end with a zero byte, on file descriptors 3 and 4 of the browser.
-    """
-
-    def __init__(self, reading: int, writing: int, downloads: Path) -> None:
+    def __init__(self, reading: int, writing: int) -> None:
         self._reading, self._writing, self._rest, self._last = reading, writing, b"", 0
-        self._session: str | None = None
-        self.events: list[dict[str, Any]] = []
-        self.downloads = downloads
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.send(f"{domain}.enable")
-        self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
 
-    def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """The answer to one command; what else comes meanwhile is kept in `events`."""
+    def post(self, message: dict[str, Any]) -> int:
         self._last += 1
-        message: dict[str, Any] = {"id": self._last, "method": method, "params": params}
-        if self._session and not method.startswith(("Target.", "Browser.")):
-            message["sessionId"] = self._session
-        os.write(self._writing, json.dumps(message).encode() + b"\0")
-        while (found := self._receive()).get("id") != self._last:
-            self.events.append(found)
-        assert "error" not in found, (method, found["error"])
-        return dict(found["result"])
+        os.write(self._writing, json.dumps({"id": self._last, **message}).encode() + b"\0")
+        return self._last
 
-    def _receive(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
             data = os.read(self._reading, 1 << 16)
             assert data, "the browser is gone"
@@ -115,14 +105,56 @@ class Tab:
         message, self._rest = self._rest.split(b"\0", 1)
         return dict(json.loads(message))
 
+
+class Tab:
+    """One page of a browser. events: what the browser told of, of all its pages."""
+
+    def __init__(self, pipe: _Pipe, events: list[dict[str, Any]], downloads: Path) -> None:
+        self._pipe, self.events, self.downloads = pipe, events, downloads
+        self._session: str | None = None
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self.send(f"{domain}.enable")
+        self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
+
+    def another(self) -> Tab:
+        """A second page of the same browser."""
+        return Tab(self._pipe, self.events, self.downloads)
+
+    def post(self, method: str, **params: Any) -> int:
+        """Send a command and do not wait for its answer; its number."""
+        message: dict[str, Any] = {"method": method, "params": params}
+        if self._session and not method.startswith(("Target.", "Browser.")):
+            message["sessionId"] = self._session
+        return self._pipe.post(message)
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        """The answer to one command; what else comes meanwhile is kept in `events`."""
+        number = self.post(method, **params)
+        while (found := self._pipe.receive()).get("id") != number:
+            self.events.append(found)
+        assert "error" not in found, (method, found["error"])
+        return dict(found["result"])
+
+    def event(self, *methods: str, since: int) -> dict[str, Any]:
+        """The first of these events of this page among `events[since:]`, waited for."""
+        while True:
+            for one in self.events[since:]:
+                if one.get("method") in methods and one.get("sessionId") == self._session:
+                    return one
+            self.events.append(self._pipe.receive())
+
     def open(self, url: str) -> None:
+        since = len(self.events)
         self.send("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && document.documentElement.dataset.ready === 'yes'")
+        self.event("Page.loadEventFired", since=since)
+        assert self.run("document.documentElement.dataset.ready") == "yes"
 
     def reload(self) -> None:
-        self.run("window.stale = true")
+        since = len(self.events)
         self.send("Page.reload")
-        self.wait("!window.stale && document.readyState === 'complete'")
+        self.event("Page.loadEventFired", since=since)
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
@@ -159,16 +191,15 @@ class Tab:
         self.send("Input.insertText", text=text)
 
     def click(self, selector: str) -> None:
-        """The middle of an element, by the mouse."""
+        """The middle of an element, by the mouse, once the page has come to rest."""
         box = self.run(
-            f"(() => {{ const n = document.querySelector({json.dumps(selector)}); "
-            "n.scrollIntoView({block: 'center', behavior: 'instant'}); "
-            "const b = n.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => {"
+            f"const n = document.querySelector({json.dumps(selector)});"
+            "n.scrollIntoView({block: 'center', behavior: 'instant'});"
+            "const b = n.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })"
         )
         for kind in ("mousePressed", "mouseReleased"):
-            self.send(
-                "Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1
-            )
+            self.send("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 
     def choose_file(self, selector: str, path: Path) -> None:
         """Give a file to an input of the page."""
@@ -222,7 +253,7 @@ def open_tab(folder: Path, *flags: str) -> Iterator[Tab]:
     for end in ends:
         os.close(end)
     try:
-        tab = Tab(from_browser, to_browser, downloads)
+        tab = Tab(_Pipe(from_browser, to_browser), [], downloads)
         yield tab
         tab.send("Browser.close")
         browser.wait(timeout=_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -97,11 +98,7 @@ def _seen(view: SetView, stats: SetStats) -> set[str]:
 
 
 def _seen_labels(view: SetView, stats: SetStats) -> list[list[Any]]:
-    parents = {
-        child: parent
-        for path in stats.paths.values()
-        for parent, child in zip(path, path[1:], strict=False)
-    }
+    parents = {child: parent for path in stats.paths.values() for parent, child in itertools.pairwise(path)}
     groups = {group for path in stats.paths.values() for group in path[:-1]}
     found = (_seen(view, stats) | groups) - {NONE}
     return [[label, label, parents.get(label), int(label in groups)] for label in sorted(found)]

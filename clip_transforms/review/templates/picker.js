@@ -39,8 +39,9 @@ beamclip.makePicker = (input, list, choose) => {
       for (const group of label.above) line.append(make("span", group, "above ext"));
       line.append(make("span", word(label.id), "ext"));
       if (label.group) line.append(make("small", "group"));
-      const shown = plain(word(label.id));
-      const other = texts(label).slice(1).find((text) => plain(text) !== shown && (plain(text) === plain(label.name) || plain(text).includes(wanted)));
+      const shown = plain(word(label.id));  // beside it its name, or the synonym that was meant
+      const meant = wanted && !shown.includes(wanted) && label.synonyms.find((text) => plain(text).includes(wanted));
+      const other = meant || (plain(label.name) !== shown && label.name);
       if (other) line.append(make("small", other, "ext"));
       return line;
     }));
