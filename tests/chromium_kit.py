@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
 import threading
@@ -28,7 +29,7 @@ FLAGS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
-_SECONDS = 60.0
+_SECONDS = 20.0
 _CODES = {
     "Enter": 13,
     "Escape": 27,
@@ -39,6 +40,17 @@ _CODES = {
     " ": 32,
 }
 _TEXTS = {"Enter": "\r"}
+_AT_REST = """(async () => {
+  const node = document.querySelector(%s), rest = () => new Promise((done) => setTimeout(done, 40));
+  node.scrollIntoView({ block: "center", behavior: "instant" });
+  for (let before = ""; ;) {
+    await rest();
+    const { x, y, width, height } = node.getBoundingClientRect(), at = [x + width / 2, y + height / 2];
+    const hit = document.elementFromPoint(...at);
+    if (before === String(at) && hit && (node.contains(hit) || hit.contains(node))) return at;
+    before = String(at);
+  }
+})()"""
 
 
 def chromium() -> str:
@@ -99,6 +111,7 @@ class _Pipe:
 
     def receive(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            assert select.select([self._reading], [], [], _SECONDS)[0], "the browser says nothing"
             data = os.read(self._reading, 1 << 16)
             assert data, "the browser is gone"
             self._rest += data
@@ -116,6 +129,8 @@ class Tab:
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.send(f"{domain}.enable")
+        still = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+        self.send("Emulation.setEmulatedMedia", features=still)
         self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
 
     def another(self) -> Tab:
@@ -192,12 +207,7 @@ class Tab:
 
     def click(self, selector: str) -> None:
         """The middle of an element, by the mouse, once the page has come to rest."""
-        box = self.run(
-            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => {"
-            f"const n = document.querySelector({json.dumps(selector)});"
-            "n.scrollIntoView({block: 'center', behavior: 'instant'});"
-            "const b = n.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })"
-        )
+        box = self.run(_AT_REST % json.dumps(selector))
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 

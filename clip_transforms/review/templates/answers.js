@@ -45,21 +45,21 @@ beamclip.makeBook = (run, tags) => {
   const answers = new Map(tags.map((tag) => [tag, new Map()]));  // by tag, then by image
   const past = new Map(tags.map((tag) => [tag, []]));  // by tag: lists of [image, answer before]
   const fresh = new Map(tags.map((tag) => [tag, new Set()]));  // by tag: images answered since the last download
-  const book = { keeps: true, watchers: [] };
+  const book = { keeps: true, watchers: [] };  // a watcher is told a tag and the images that changed
   const stored = (tag, image) => PREFIX + JSON.stringify([run, tag, image]);
   const texts = (value) => Array.isArray(value) && value.every((one) => typeof one === "string");
   const sound = (value) => value && typeof value === "object" && (value.skip === true || texts(value.labels));
 
-  const take = (key, text) => {  // what another window or an earlier visit wrote; true: it was of this page
-    if (!key.startsWith(PREFIX)) return false;
+  const take = (key, text) => {  // what another window or an earlier visit wrote; [tag, image] if it was of this page
+    if (!key.startsWith(PREFIX)) return null;
     try {
       const [owner, tag, image] = JSON.parse(key.slice(PREFIX.length));
       const value = text === null ? null : JSON.parse(text);
-      if (owner !== run || !answers.has(tag) || typeof image !== "string") return false;
+      if (owner !== run || !answers.has(tag) || typeof image !== "string") return null;
       if (value === null) answers.get(tag).delete(image);
       else if (sound(value)) answers.get(tag).set(image, value);
-      return true;
-    } catch { return false; }  // not ours, whatever it is: it stays where it is
+      return [tag, image];
+    } catch { return null; }  // not ours, whatever it is: it stays where it is
   };
   const keep = (tag, image, answer) => {
     if (!book.keeps) return;
@@ -74,7 +74,7 @@ beamclip.makeBook = (run, tags) => {
     fresh.get(tag).add(image);
     keep(tag, image, answer);
   };
-  const tell = (tag) => { for (const watcher of book.watchers) watcher(tag); };
+  const tell = (tag, images) => { for (const watcher of book.watchers) watcher(tag, images); };
 
   try {
     localStorage.setItem(`${PREFIX}probe`, "1");
@@ -87,26 +87,28 @@ beamclip.makeBook = (run, tags) => {
     past.get(tag).push(...order.map(([image]) => [[image, null]]));
   }
   addEventListener("storage", (event) => {
-    if (event.key && take(event.key, event.newValue)) for (const tag of tags) tell(tag);
+    const [tag, image] = (event.key && take(event.key, event.newValue)) || [];
+    if (tag) tell(tag, [image]);
   });
 
   book.get = (tag, image) => answers.get(tag).get(image);
   book.entries = (tag) => [...answers.get(tag)];
   book.fresh = (tag) => fresh.get(tag).size;
-  book.downloaded = (tag) => { fresh.get(tag).clear(); tell(tag); };
+  book.downloaded = (tag) => { fresh.get(tag).clear(); tell(tag, []); };
   // changes: [image, answer or null] each; one undo takes all of them back.
   book.put = (tag, changes) => {
     past.get(tag).push(changes.map(([image]) => [image, book.get(tag, image) || null]));
     for (const [image, answer] of changes) set(tag, image, answer);
-    tell(tag);
+    tell(tag, changes.map(([image]) => image));
   };
   // Take the last change back; the images that it was about, or null where there is none.
   book.undo = (tag) => {
     const last = past.get(tag).pop();
     if (!last) return null;
+    const images = last.map(([image]) => image);
     for (const [image, before] of last) set(tag, image, before);
-    tell(tag);
-    return last.map(([image]) => image);
+    tell(tag, images);
+    return images;
   };
   book.can = (tag) => past.get(tag).length > 0;
   // A word that is kept with the answers, such as the reviewer's name.

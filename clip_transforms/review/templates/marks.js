@@ -1,10 +1,10 @@
 "use strict";
 // What the sheets show of the review: a mark on every tile that has an answer, and a bar of progress for each set.
 (() => {
-  const { make, book, sets, words, stateOf, count } = beamclip;
+  const { all, make, book, sets, words, stateOf, count } = beamclip;
   const number = (value) => value.toLocaleString("en");
-  const tileOf = (name) => document.querySelector(`[data-tile="${name}"]`);
-  const frameOf = (item) => tileOf(item.tiles[0]).querySelector(".frame");
+  const tiles = new Map(all(".tile").map((node) => [node.dataset.tile, node]));
+  const frameOf = (item) => item.nodes[0].frame;
   const SHORT = { agreed: () => "✓", changed: (text) => `→ ${text}`, given: (text) => `+ ${text}`, skipped: () => "skipped" };
   const LONG = {
     agreed: (text) => `${text} confirmed`, changed: (text, shown) => `changed to ${text}, from ${shown}`,
@@ -30,9 +30,10 @@
     }
   };
   for (const set of sets) for (const item of set.byImage.values()) {
-    item.nodes = item.tiles.map(tileOf).map((node) => {
+    item.nodes = item.tiles.map((name) => tiles.get(name)).map((node) => {
       const frame = node.querySelector(".frame"), chip = make("span", "", "chip ext");
       chip.setAttribute("aria-hidden", "true");
+      chip.hidden = true;
       frame.append(chip);
       return { node, frame, chip, name: frame.getAttribute("aria-label") };
     });
@@ -73,16 +74,17 @@
     part(set, "who").hidden = !name;
     part(set, "forgets").hidden = book.keeps;
   };
-  const draw = (set) => {
-    for (const item of set.byImage.values()) mark(set, item);
-    drawBar(set);
-  };
   for (const set of sets) {
     set.bar = document.querySelector(`.reviewing[data-set="${set.anchor}"]`);
     set.bar.hidden = !set.items.length;
-    draw(set);
+    for (const item of set.byImage.values()) if (stateOf(set, item)) mark(set, item);
+    drawBar(set);
   }
-  book.watchers.push((tag) => draw(sets.find((set) => set.tag === tag)));
+  book.watchers.push((tag, images) => {
+    const set = sets.find((one) => one.tag === tag);
+    for (const item of images.map((image) => set.byImage.get(image)).filter(Boolean)) mark(set, item);
+    drawBar(set);
+  });
 
   // Download and load. The file of a set is what `beamclip review import RUN --from report FILE` reads.
   const quoted = (text) => /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

@@ -54,8 +54,9 @@
     button.setAttribute("aria-pressed", String(picked.includes(id)));
     const text = make("span", undefined, "word");
     for (const group of label ? label.above : []) text.append(make("span", group, "above ext"));
-    text.append(make("span", word(id), "ext"));
-    if (at.item.shown.includes(id)) text.append(make("small", "shown"));
+    const was = at.item.shown.includes(id);
+    text.append(make("span", word(id), was ? "ext shown" : "ext"));
+    if (was) text.append(make("small", "shown"));
     button.append(make("kbd", key), text);
     if (numbers) button.append(make("b", numbers[0]), make("small", `cos ${numbers[1]}`), bar(parseFloat(numbers[0]) || 0));
     line.append(button);
@@ -85,6 +86,7 @@
   detail.watchers.push((frame) => {
     now = setOf(frame) || null;
     panel.hidden = !now;
+    dialog.classList.toggle("wide", Boolean(now));
     if (!now) return;
     if (watch.of !== now.item || !dialog.open) restart(now.item);
     if (pickerOf !== now.set) picker.use([...now.set.labels.values()]);
@@ -169,6 +171,7 @@
   const begin = (set) => {
     const frames = set.items.map(frameOf);
     const find = (state) => frames[set.items.findIndex((item) => stateOf(set, item) === state)];
+    say("");
     if (frames.length) detail.open(find("") || find("skipped") || frames[0], frames);
   };
   const keys = document.getElementById("keys");
@@ -195,7 +198,7 @@
     if (event.key === "?" && (!other || keys.open)) { event.preventDefault(); if (keys.open) keys.close(); else keys.showModal(); return; }
     if (other) return;
     const focused = event.target.closest && event.target.closest(".tile .frame");
-    const at = dialog.open ? now : focused && setOf(focused);
+    const at = dialog.open ? now : focused && focused.offsetParent && setOf(focused);
     const back = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !event.shiftKey;
     if (event.ctrlKey && !back) return;
     const set = at ? at.set : sets.find((one) => one.bar.offsetParent);
