@@ -80,7 +80,7 @@ beamclip.makeBook = (run, tags) => {
     localStorage.setItem(`${PREFIX}probe`, "1");
     localStorage.removeItem(`${PREFIX}probe`);
     const keys = Array.from({ length: localStorage.length }, (_, place) => localStorage.key(place));
-    for (const key of keys) take(key, localStorage.getItem(key));
+    for (const key of keys.filter(Boolean)) take(key, localStorage.getItem(key));
   } catch { book.keeps = false; }
   for (const [tag, found] of answers) {  // of earlier visits the newest answer is undone first
     const order = [...found].sort(([, a], [, b]) => (Date.parse(a.at) || 0) - (Date.parse(b.at) || 0));

@@ -1,11 +1,10 @@
 "use strict";
 // One image, large, with what is known of it: the dialog that every tile opens.
 beamclip.detail = (() => {
-  const { all, make, frames, modal, typing, data } = beamclip;
+  const { all, make, frames, keyOf, typing, data } = beamclip;
   const dialog = document.getElementById("detail");
   const part = (name) => dialog.querySelector(`[data-do="${name}"]`);
   const detail = { dialog, frame: null, among: [], watchers: [] };
-  let closing = false;
   const fact = (list, key, value, kind) => {
     if (value === null || value === undefined || value === "") return;
     const line = make("div", undefined, kind);
@@ -71,18 +70,20 @@ beamclip.detail = (() => {
     node.focus();
     if (node !== detail.frame) node.scrollIntoView({ block: "center" });
   };
+  let closing = false;
   detail.close = (then) => { closing = true; dialog.close(); goBack(then); };
-  dialog.addEventListener("close", () => {  // comes later: the dialog may be open again
+  dialog.addEventListener("cancel", (event) => { event.preventDefault(); detail.close(detail.frame); });  // Escape
+  dialog.addEventListener("close", () => {  // comes later; not every Escape is a "cancel" before it
     if (!closing) goBack(detail.frame);
     closing = false;
   });
   document.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || typing(event.target)) return;
     if (!dialog.open || all("dialog[open]").some((one) => one !== dialog)) return;
-    const by = { ArrowLeft: -1, ArrowUp: -1, k: -1, ArrowRight: 1, ArrowDown: 1, j: 1 }[event.key];
+    const by = { ArrowLeft: -1, ArrowUp: -1, k: -1, ArrowRight: 1, ArrowDown: 1, j: 1 }[keyOf(event)];
     if (by) { event.preventDefault(); detail.step(by); }
     const original = document.getElementById("original");
-    if (event.key === "o" && original) original.click();
+    if (keyOf(event) === "o" && original) original.click();
   });
   return detail;
 })();

@@ -22,6 +22,7 @@ const beamclip = {};
     return svg;
   };
   const modal = () => document.querySelector("dialog[open]");
+  const keyOf = (event) => event.key.length === 1 ? event.key.toLowerCase() : event.key;  // whatever Caps Lock says
   const typing = (node) => node.matches && node.matches("input, textarea, select");
 
   // Light and dark: the system's choice until the reader makes one.
@@ -84,13 +85,13 @@ const beamclip = {};
     const frame = event.target.closest && event.target.closest(".frame");
     if (!frame) return;
     const list = frames(frame.closest(".grid"));
-    const by = { ArrowLeft: -1, k: -1, ArrowRight: 1, j: 1, ArrowUp: -columns(list), ArrowDown: columns(list) }[event.key];
+    const by = { ArrowLeft: -1, k: -1, ArrowRight: 1, j: 1, ArrowUp: -columns(list), ArrowDown: columns(list) }[keyOf(event)];
     if (!by) return;
     event.preventDefault();
     const next = list[list.indexOf(frame) + by];
     if (next) next.focus();
   });
 
-  Object.assign(beamclip, { all, make, bar, frames, modal, typing, data: JSON.parse(document.getElementById("tiles").textContent) });
+  Object.assign(beamclip, { all, make, bar, frames, modal, keyOf, typing, data: JSON.parse(document.getElementById("tiles").textContent) });
   root.dataset.ready = "yes";
 })();

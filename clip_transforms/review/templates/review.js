@@ -160,7 +160,7 @@
     const images = book.undo(set.tag);
     if (!images) { say("Nothing to undo"); return; }
     const item = set.byImage.get(images[0]);
-    say(`${images.length === 1 && item ? nameOf(item) : `${images.length} answers`}: taken back. ${progress(set)}`);
+    say(`${images.length === 1 && item ? nameOf(item) : `${images.length} answer${images.length === 1 ? "" : "s"}`}: taken back. ${progress(set)}`);
     if (!item) return;
     const frame = item.nodes.map((node) => node.frame).find((one) => !dialog.open || detail.among.includes(one)) || frameOf(item);
     if (dialog.open) detail.open(frame, detail.among.includes(frame) ? detail.among : undefined);
@@ -193,22 +193,23 @@
     y: confirm, s: (at) => record(at, { skip: true }), c: () => comment.focus(), "/": () => pick.focus(), Enter: confirm, " ": (at) => record(at, { skip: true }),
   };
   const onKey = (event) => {
-    if (event.altKey || event.metaKey && event.key !== "z" || typing(event.target) || event.isComposing) return;
+    const key = beamclip.keyOf(event);
+    if (event.altKey || event.metaKey && key !== "z" || typing(event.target) || event.isComposing) return;
     const other = all("dialog[open]").some((one) => one !== dialog);
-    if (event.key === "?" && (!other || keys.open)) { event.preventDefault(); if (keys.open) keys.close(); else keys.showModal(); return; }
+    if (key === "?" && (!other || keys.open)) { event.preventDefault(); if (keys.open) keys.close(); else keys.showModal(); return; }
     if (other) return;
     const focused = event.target.closest && event.target.closest(".tile .frame");
     const at = dialog.open ? now : focused && focused.offsetParent && setOf(focused);
-    const back = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !event.shiftKey;
+    const back = (event.ctrlKey || event.metaKey) && key === "z" && !event.shiftKey;
     if (event.ctrlKey && !back) return;
     const set = at ? at.set : sets.find((one) => one.bar.offsetParent);
-    if (set && (back || event.key === "u")) { event.preventDefault(); undo(set); return; }
-    if (event.key === "r" && !dialog.open && set) { event.preventDefault(); begin(set); return; }
+    if (set && (back || key === "u")) { event.preventDefault(); undo(set); return; }
+    if (key === "r" && !dialog.open && set) { event.preventDefault(); begin(set); return; }
     if (!at) return;
-    if (/^[0-9]$/.test(event.key)) { event.preventDefault(); if (!event.repeat) digit(at, event.key); return; }
-    const action = ACTIONS[event.key];
-    const native = event.target.closest("button, a, summary") && (event.key === "Enter" || event.key === " ");
-    if (!action || native || !dialog.open && "c/".includes(event.key)) return;
+    if (/^[0-9]$/.test(key)) { event.preventDefault(); if (!event.repeat) digit(at, key); return; }
+    const action = ACTIONS[key];
+    const native = event.target.closest("button, a, summary") && (key === "Enter" || key === " ");
+    if (!action || native || !dialog.open && "c/".includes(key)) return;
     event.preventDefault();
     if (!event.repeat) action(at);
   };
