@@ -23,9 +23,10 @@ RUN apt-get update \
     && python${PYTHON_VERSION} -m venv /opt/beamclip/venv
 
 # Beam's entry point makes an environment of its own for what a job stages, from the system's packages; ours are in
-# this one.
+# this one. Arrow is to use glibc's allocator, as the commands have it: Beam loads Arrow before it loads ours.
 ENV PATH=/opt/beamclip/venv/bin:$PATH \
     RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 \
+    ARROW_DEFAULT_MEMORY_POOL=system \
     BEAMCLIP_CACHE=/opt/beamclip/cache \
     HF_HOME=/opt/beamclip/huggingface
 

@@ -14,6 +14,7 @@ PACKAGES = [
     "clip_transforms.plugins",
     "clip_transforms.prompts",
     "clip_transforms.review",
+    "clip_transforms.review.importers",
     "clip_transforms.sources",
     "clip_transforms.training",
     "clip_transforms.transforms",

@@ -56,12 +56,16 @@ def finish_run(config: RunConfig, counted: Mapping[str, float], *, last: bool = 
 
 
 def summarise(store: Store) -> dict[str, Any]:
-    """What `beamclip status` tells: recomputed from the plan and the commits of a run, nothing remembered."""
+    """What `beamclip status` tells: recomputed from the plan and the commits of a run, nothing remembered.
+
+    A run of views alone (`from_run`) tells of the images that it views: those of the other run.
+    """
     extensions = read_extensions(store)
     config = extensions[0].config if extensions else {}
     other = config.get("from_run")
     plans = read_extensions(Store(str(other), store.storage_options)) if other else extensions
     counts = count(store)
+    images = count(Store(str(other), store.storage_options)) if other else counts
     tags = label_set_tags(store)
     scored = has_pairs(store)
     views = [*([PAIRS] if scored else []), *map(label_view, tags)]
@@ -70,18 +74,19 @@ def summarise(store: Store) -> dict[str, Any]:
     return {
         "output": store.root,
         "from_run": other,
-        "inputs": counts.inputs,
-        "embedded": counts.embedded,
-        "failed": counts.failed,
-        "failures_by_reason": dict(counts.failures_by_reason),
+        "inputs": images.inputs,
+        "embedded": images.embedded,
+        "failed": images.failed,
+        "failures_by_reason": dict(images.failures_by_reason),
+        "lost_shards": {"count": images.lost_shards, "examples": list(images.lost_examples)},
         "planned_images": _planned_images(extensions),
         "units": {"planned": planned, "committed": _committed(counts.units, views, views_only=bool(other))},
         "labels": labelled,
         "scored": counts.scored if scored else None,
-        "filter": _funnel(store, count(Store(str(other), store.storage_options)) if other else counts),
+        "filter": _funnel(store, images),
         "encoder": config.get("encoder_name"),
         "fingerprint": config.get("fingerprint"),
-        "fingerprints": dict(counts.fingerprints),
+        "fingerprints": dict(images.fingerprints),
         "config": dict(config),
     }
 
@@ -109,28 +114,47 @@ def contract_problems(summary: Mapping[str, Any], *, max_failure_rate: float) ->
         problems.append(
             f"{units['planned'] - units['committed']} of {units['planned']} units are not committed"
         )
-    planned = summary["planned_images"]
-    if planned is not None and planned != summary["inputs"] and not problems:
-        problems.append(f"{planned} images were planned, {summary['inputs']} have a row")
     if len(summary["fingerprints"]) > 1:
         problems.append(f"embeddings of different fingerprints: {', '.join(sorted(summary['fingerprints']))}")
-    if not summary["from_run"]:
-        for tag, rows in summary["labels"].items():
-            if rows != summary["embedded"] and units["committed"] == units["planned"]:
-                problems.append(f"{summary['embedded']} images are embedded, {rows} have labels of {tag}")
-        if summary.get("scored") not in (None, summary["embedded"]) and not problems:
-            problems.append(f"{summary['embedded']} images are embedded, {summary['scored']} have scores")
     problems += funnel_problems(summary)
+    if not summary["from_run"]:  # else the images are another run's, and so is what became of them
+        problems += _row_problems(summary, complete=units["committed"] == units["planned"])
+        problems += _failure_problems(summary, max_failure_rate)
+    return problems
+
+
+def _row_problems(summary: Mapping[str, Any], *, complete: bool) -> Iterator[str]:
+    """Rows that are missing, or are too many; complete: whether all units are committed."""
+    if not complete:
+        return
+    planned, embedded = summary["planned_images"], summary["embedded"]
+    if planned not in (None, summary["inputs"]):
+        yield f"{planned} images were planned, {summary['inputs']} have a row"
+    for tag, rows in summary["labels"].items():
+        if rows != embedded:
+            yield f"{embedded} images are embedded, {rows} have labels of {tag}"
+    if summary.get("scored") not in (None, embedded):
+        yield f"{embedded} images are embedded, {summary['scored']} have scores"
+
+
+def _failure_problems(summary: Mapping[str, Any], max_failure_rate: float) -> Iterator[str]:
+    """Too many failures; and shards of which nobody knows how many images were not seen, whatever the rate."""
     cut = summary["failures_by_reason"].get(Reason.TRUNCATED_SHARD.value, 0)
     if cut:
-        problems.append(f"{cut} shards are truncated: what could be read of them was kept")
+        yield f"{cut} shards are truncated: what could be read of them was kept"
+    lost = summary.get("lost_shards") or {"count": 0}
+    if lost["count"]:
+        more = ", ..." if lost["count"] > len(lost["examples"]) else ""
+        yield (
+            f"{lost['count']} shards could not be read, or not to their end ({', '.join(lost['examples'])}{more}): "
+            "what else they hold has no rows; --retry-failed reads them again"
+        )
     rate = summary["failed"] / summary["inputs"] if summary["inputs"] else 0.0
     if rate > max_failure_rate:
-        problems.append(
+        yield (
             f"{summary['failed']} of {summary['inputs']} inputs failed, {rate:.1%}; --max-failure-rate is "
             f"{max_failure_rate:g}"
         )
-    return problems
 
 
 def check_contract(summary: Mapping[str, Any], *, max_failure_rate: float) -> None:

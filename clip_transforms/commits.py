@@ -43,6 +43,7 @@ class Commit:
     embedded: int = 0  # rows in embeddings/
     failed: int = 0  # rows in failures/
     failures_by_reason: Mapping[str, int] = field(default_factory=dict)
+    lost_shards: tuple[str, ...] = ()  # uris of shards that could not be read, or not to their end
     supersedes: tuple[str, ...] = ()  # names of failure parts: all that were live in the unit
     sources: tuple[
         str, ...
@@ -98,6 +99,7 @@ def parse_commit(data: bytes) -> Commit:
             folder: tuple(Part(**part) for part in parts) for folder, parts in body["parts"].items()
         }
         body["supersedes"], body["sources"] = tuple(body["supersedes"]), tuple(body["sources"])
+        body["lost_shards"] = tuple(body.get("lost_shards", ()))  # which older commits have not
         return Commit(**body)
     except (ValueError, KeyError, TypeError, AttributeError, ContractError) as error:
         raise StoreError(f"not a readable commit: {error!r}") from error

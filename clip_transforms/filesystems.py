@@ -49,14 +49,16 @@ def protocol_of(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """A url as it may be printed: no user, password, query or fragment of a remote url.
+    """A url as it may be printed: no user, password, query or fragment of a remote url, nor of a chain's links.
 
     >>> shown("https://me:secret@host/a/w.safetensors?sig=abc")
     'https://host/a/w.safetensors'
-    >>> shown("/models/a#b.pt")
-    '/models/a#b.pt'
+    >>> shown("simplecache::https://me:secret@host/a.zip?sig=abc"), shown("/models/a#b.pt")
+    ('simplecache::https://host/a.zip', '/models/a#b.pt')
     """
-    match = re.match(r"(\w[\w+.-]*://)(?:[^/@]*@)?([^?#]*)", url)
+    if is_chain(url):
+        return "::".join(shown(link) for link in url.split("::"))
+    match = re.match(r"(\w[\w+.-]*://)(?:[^/?#]*@)?([^?#]*)", url)
     return match[1] + match[2] if match and match[1] not in ("file://", "local://") else url
 
 

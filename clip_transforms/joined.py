@@ -116,7 +116,7 @@ def _tables(store: Store, where: Slice, columns: Sequence[str]) -> Iterator[pa.T
             first -= part.rows
             continue
         with store.open(part.name) as handle:
-            table = pq.ParquetFile(handle).read(columns=list(columns))
+            table = pq.ParquetFile(handle).read(columns=list(columns), use_threads=False)
         table = table.slice(first, left)
         yield table.select(list(columns))
         left -= table.num_rows

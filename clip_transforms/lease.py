@@ -121,10 +121,18 @@ class Lease:
             self._advance(replace(self._record, runner_job=job, expires=self._clock() + LIFETIME))
 
     def hand_over(self, job: str) -> None:
-        """Leave the lease to a submitted job: held until the runner says it ended, or someone takes over."""
+        """Leave the lease to a submitted job: held until the runner says it ended, or someone takes over.
+
+        Where the store cannot be told, the lease at least is not given back while the job runs: it expires.
+        """
         self._stop_renewing()
         with self._lock:
-            self._advance(replace(self._record, runner_job=job, expires=None))
+            left = replace(self._record, runner_job=job, expires=None)
+            try:
+                self._advance(left)
+            except StoreError:
+                self._record = left
+                raise
 
     def check(self) -> None:
         """Raise HeldError if another launcher holds the output by now, as far as the last renewal knows."""

@@ -13,6 +13,7 @@ from clip_transforms.storage import Store
 from clip_transforms.views import PAIRS, View
 
 _LABELS = "labels"
+_LOST_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,8 @@ class Counts:
     units: Mapping[str, int]  # commits by task
     fingerprints: Mapping[str, int]  # embedded rows by fingerprint; more than one is an error
     scored: int = 0  # image-text pairs
+    lost_shards: int = 0  # that could not be read, or not to their end
+    lost_examples: tuple[str, ...] = ()  # the first few of them, by name
 
     @property
     def inputs(self) -> int:
@@ -150,6 +153,8 @@ def count(store: Store, *, plans: Collection[str] | None = None) -> Counts:
     reasons: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     scored = 0
+    lost = 0
+    lost_examples: list[str] = []
     units: Counter[str] = Counter()
     fingerprints: Counter[str] = Counter()
     for live in live_commits(store, plans=plans):
@@ -162,6 +167,8 @@ def count(store: Store, *, plans: Collection[str] | None = None) -> Counts:
         if live.failures_hold:
             failed += commit.failed
             reasons.update(commit.failures_by_reason)
+            lost += len(commit.lost_shards)
+            lost_examples = sorted([*lost_examples, *commit.lost_shards])[:_LOST_EXAMPLES]
         scored += sum(part.rows for part in live.parts.get(PAIRS.folder, ()))
         for folder, parts in live.parts.items():
             if folder.startswith(f"{_LABELS}/"):
@@ -174,6 +181,8 @@ def count(store: Store, *, plans: Collection[str] | None = None) -> Counts:
         scored=scored,
         units=dict(sorted(units.items())),
         fingerprints=dict(sorted(fingerprints.items())),
+        lost_shards=lost,
+        lost_examples=tuple(lost_examples),
     )
 
 

@@ -15,6 +15,7 @@ from clip_transforms.elements import Failure, ImageInfo
 from clip_transforms.encoders import Float32
 from clip_transforms.engine import EncodedBatch
 from clip_transforms.sink import Part, PartWriter
+from clip_transforms.sources import is_lost_shard
 from clip_transforms.storage import Store
 from schemas.embeddings import embeddings_schema
 from schemas.failures import FAILURES
@@ -109,6 +110,7 @@ class UnitRows:
     by_reason: Counter[str] = field(default_factory=Counter)
     by_stage_and_reason: Counter[str] = field(default_factory=Counter)
     example: str = ""  # of a failure
+    lost_shards: list[str] = field(default_factory=list)
     _writers: dict[str, PartWriter] = field(default_factory=dict)
     _failures: list[Failure] = field(default_factory=list)
 
@@ -125,6 +127,8 @@ class UnitRows:
         self.by_reason[failure.reason.value] += 1
         self.by_stage_and_reason[f"{failure.stage.value}_{failure.reason.value}"] += 1
         self.example = self.example or f"{failure.uri}: {failure.message}"
+        if is_lost_shard(failure):
+            self.lost_shards.append(failure.uri)
         if len(self._failures) >= 4096:
             self._flush_failures()
 

@@ -117,6 +117,59 @@ def score(
     """
     if top_k < 1:
         raise RequestError(f"top_k is {top_k}, expected 1 or more")
+    rules = score_rules(prompts, accept=accept)
+    model = _model(
+        features,
+        prompts,
+        rules,
+        family=family,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
+        top_k=min(top_k, len(rules.classes)),
+        temperature=temperature,
+        probe=probe,
+    )
+    embeddings = _checked(embeddings, model.texts.shape[1])
+    step = max(_MIN_ROWS, _CHUNK // max(model.texts.shape))
+    starts = range(0, max(1, len(embeddings)), step)
+    return _joined([_score_chunk(embeddings[start : start + step], model) for start in starts])
+
+
+def class_logits(
+    embeddings: Float32,
+    features: TextFeatures,
+    prompts: PromptSet,
+    *,
+    family: Family,
+    logit_scale: float,
+    logit_bias: float = 0.0,
+    probe: Probe | None = None,
+) -> Float32:
+    """The logits [N, C] behind the probabilities of `score`, which takes the same, in the order of the classes."""
+    model = _model(
+        features,
+        prompts,
+        score_rules(prompts),
+        family=family,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
+        probe=probe,
+    )
+    return _logits(_checked(embeddings, model.texts.shape[1]), model)[1]
+
+
+def _model(
+    features: TextFeatures,
+    prompts: PromptSet,
+    rules: ScoreRules,
+    *,
+    family: Family,
+    logit_scale: float,
+    logit_bias: float,
+    probe: Probe | None,
+    top_k: int = 1,
+    temperature: float | None = None,
+) -> _Model:
     if family not in ("softmax", "sigmoid"):
         raise RequestError(f"the model family is '{family}', expected 'softmax' or 'sigmoid'")
     if not (0 < logit_scale <= _MAX_LOGIT and abs(logit_bias) <= _MAX_LOGIT):  # NaN is refused too
@@ -124,9 +177,8 @@ def score(
         raise RequestError(f"{given}, expected a scale above 0 and both at most {_MAX_LOGIT:g}")
     if temperature is not None and not 0 < temperature <= _MAX_LOGIT:
         raise RequestError(f"the temperature is {temperature}, expected a number above 0")
-    rules = score_rules(prompts, accept=accept)
     two_way = prompts.task == "multi" and family == "softmax"
-    model = _Model(
+    return _Model(
         family="softmax" if probe is not None and prompts.task == "single" else family,
         rules=rules,
         probe=probe,
@@ -135,12 +187,8 @@ def score(
         negatives=features.rows(rules.negative_keys).astype(np.float64) if two_way else None,
         scale=np.float32(logit_scale),
         bias=np.float32(logit_bias),
-        top_k=min(top_k, len(rules.classes)),
+        top_k=top_k,
     )
-    embeddings = _checked(embeddings, model.texts.shape[1])
-    step = max(_MIN_ROWS, _CHUNK // max(model.texts.shape))
-    starts = range(0, max(1, len(embeddings)), step)
-    return _joined([_score_chunk(embeddings[start : start + step], model) for start in starts])
 
 
 def _checked(embeddings: Float32, dim: int) -> Float32:
@@ -156,7 +204,8 @@ def _checked(embeddings: Float32, dim: int) -> Float32:
     return embeddings
 
 
-def _score_chunk(embeddings: Float32, model: _Model) -> Scored:
+def _logits(embeddings: Float32, model: _Model) -> tuple[Float32, Float32]:
+    """Cosines and logits, [N, C] each."""
     cosine = cosines(embeddings, model.texts)
     if model.negatives is None:
         logits = model.scale * cosine + model.bias
@@ -165,6 +214,11 @@ def _score_chunk(embeddings: Float32, model: _Model) -> Scored:
         logits = model.scale * (cosine - against)
     if model.probe is not None:
         logits = model.probe.blended(embeddings, logits, model.rules.classes)
+    return cosine, logits
+
+
+def _score_chunk(embeddings: Float32, model: _Model) -> Scored:
+    cosine, logits = _logits(embeddings, model)
     top = largest(logits, min(max(2, model.top_k), logits.shape[1]))
     if model.rules.task == "multi":
         return _multi(cosine, logits, top, model)

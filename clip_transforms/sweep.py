@@ -26,12 +26,15 @@ _DATA = re.compile(
     r"|clip-retrieval/(?:image|text)\.index"
     rf"|labels/{_TAG}/part-[^/]+\.parquet"
     r"|evaluation/[^/]+\.(?:json|html|svg)"
+    r"|diffs/[^/]+\.(?:json|html|csv)"
     r"|attempts/\d/[^/]+/[0-9a-f]{8}-[^/]+\.json"
     rf"|queues/[^/]+\.parquet|text/{_TAG}[^/]*|text/pairs|calibration/{_TAG}\.json|probes/{_TAG}/.+"
 )
 _COMMITS = re.compile(r"commits/[^/]+/[0-9a-f]{8}-[^/]+\.json")
 _UNITS = re.compile(r"plan/[^/]+/(?:units|changed)-[^/]+\.parquet")
 _PLANS = re.compile(r"plan/[^/]+/plan\.json")
+#: What a run leaves that is killed before its plan counts; and files that are hidden.
+_BEGUN = re.compile(rf"lease/.+|{_UNITS.pattern}|text/{_TAG}[^/]*|text/pairs|selection\.json|(?:.*/)?\.[^/]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +94,14 @@ def overwrite(store: Store) -> int:
     names = [entry.name for entry in store.list()]
     plans = [name for name in names if _PLANS.fullmatch(name)]
     if not any(_is_ours(store.read(name)) for name in plans):
-        raise RequestError(
-            f"--overwrite deletes only runs of beamclip, and {store.root} has no plan/*/plan.json of one; "
-            "give another --output, or empty that folder yourself"
-        )
+        raise _no_run(store)
     for folder in (
         *_PART_FOLDERS,
         *_SELECTED,
         "reviews",
         "queues",
         "calibration",
+        "diffs",
         "text",
         ATTEMPTS,
         "commits",
@@ -113,6 +114,23 @@ def overwrite(store: Store) -> int:
         store.delete(going)
         deleted += len(going)
     return deleted
+
+
+def check_no_other(store: Store) -> None:
+    """Raise RequestError where a folder that is to be overwritten, and has no plan, holds what may be somebody's.
+
+    One that is empty, or not there, has nothing to lose; nor has one whose run was killed while it was planned.
+    """
+    for entry in store.list():
+        if not _BEGUN.fullmatch(entry.name):
+            raise _no_run(store, f", but {entry.name}")
+
+
+def _no_run(store: Store, holds: str = "") -> RequestError:
+    return RequestError(
+        f"--overwrite deletes only runs of beamclip, and {store.root} has no plan/*/plan.json of one{holds}; "
+        "give another --output, or empty that folder yourself"
+    )
 
 
 def _is_ours(data: bytes) -> bool:

@@ -92,5 +92,5 @@ def wanted_items(
 
 def _read(store: Store, name: str) -> list[dict[str, object]]:
     with store.open(name) as handle:
-        rows: list[dict[str, object]] = pq.read_table(handle).to_pylist()
+        rows: list[dict[str, object]] = pq.read_table(handle, use_threads=False).to_pylist()
     return rows

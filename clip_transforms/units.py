@@ -162,6 +162,7 @@ class Worker:
             embedded=rows.embedded_rows,
             failed=rows.failed_rows,
             failures_by_reason=dict(rows.by_reason),
+            lost_shards=tuple(sorted(rows.lost_shards)),
             supersedes=pending.supersedes,
             stats=_plain_stats(stats),
         )

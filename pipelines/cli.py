@@ -15,8 +15,13 @@ COMMANDS = {
         "pipelines.evaluate",
         "hold labels against known truths, few-shot probes against zero-shot",
     ),
+    "calibrate": (
+        "pipelines.calibrate",
+        "a temperature, and labels that are accepted unseen with a guarantee, from audited images",
+    ),
     "train": ("pipelines.train", "train or fine-tune a CLIP model on pictures with captions"),
     "status": ("pipelines.status", "counts of a run recomputed from its commits, what is left, what failed"),
+    "review": ("pipelines.review", "send images to annotators, take their answers back, write final labels"),
     "prompts": ("pipelines.prompts", "list the shipped prompt sets, check a prompt-set file"),
     "models": ("pipelines.models", "list the known encoders, pull weights into the cache"),
 }

@@ -93,7 +93,7 @@ def _table(store: Store, summary: Mapping[str, Any], closing: Closing, report: s
     if summary["filter"]:
         chosen_from = shlex.quote(str(other or store.root))
         following = f"beamclip filter --from-run {chosen_from} --keep-top ... --output ..."
-    if summary["failed"]:
+    if summary["failed"] and not other:
         following = (
             f"beamclip {'filter' if closing.command == 'filter' else 'label'} --output {root} --retry-failed"
         )

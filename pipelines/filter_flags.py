@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from pipelines.flags import build_parser
 if TYPE_CHECKING:
     from clip_transforms.pairs.config import Selection
     from clip_transforms.pairs.rules import RuleSet
+    from clip_transforms.prompts import PromptSet
 
 #: Names of the options that make a selection, as the parser has them.
 SELECTION = ("rules", "keep_top", "keep_above", "dedup", "near_distance", "semantic_cosine", "write")
@@ -90,10 +91,15 @@ def _add_dedup(group: argparse._ArgumentGroup) -> None:
 
 
 def selection_from(
-    given: Mapping[str, Any], stored: Selection | None = None, *, storage_options: Mapping[str, object]
+    given: Mapping[str, Any],
+    stored: Selection | None = None,
+    *,
+    storage_options: Mapping[str, object],
+    recorded: Iterable[PromptSet] = (),
 ) -> tuple[Selection, RuleSet | None]:
     """The selection that was asked for, and its rules; a run that is gone on with has one, which is not changed.
 
+    stored, recorded: that run's selection, and the prompt sets that it has.
     Raises RequestError for what makes no sense, or does not agree with the run's.
     """
     from clip_transforms.pairs.config import Selection
@@ -116,7 +122,7 @@ def selection_from(
         if item.name in asked and asked[item.name] != getattr(stored, item.name):
             raise RequestError(_disagreement(item.name, asked, stored))
     if stored.rules is not None and rules is None:
-        rules = rules_from_spec(stored.rules, storage_options=storage_options)
+        rules = rules_from_spec(stored.rules, storage_options=storage_options, recorded=recorded)
     return stored, rules
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clip_transforms.elements import RequestError
-from clip_transforms.labelsets import label_set_tags, read_label_set
+from clip_transforms.labelsets import LabelSet, label_set_tags, read_label_set
 from clip_transforms.pairs.config import Selection, read_selection
 from clip_transforms.storage import Store
+from clip_transforms.sweep import check_no_other
 from clip_transforms.views import PAIRS
 from pipelines import preflight
 from pipelines.closing import run_and_close
@@ -104,10 +105,11 @@ def _check_input(args: argparse.Namespace) -> Job:
         selection, rules = selection_from(vars(args), storage_options=options)
     job = check_request(args, labels=False)
     going_on = bool(job.extensions)
+    kept = _label_sets(job.store) if going_on else []
     if not fresh:
         stored = _stored(job.store) if going_on else None
-        selection, rules = selection_from(vars(args), stored, storage_options=options)
-    kept = [read_label_set(job.store, tag) for tag in label_set_tags(job.store)] if going_on else []
+        recorded = [each.prompt_set for each in kept]
+        selection, rules = selection_from(vars(args), stored, storage_options=options, recorded=recorded)
     sets = {each.tag: each for each in (*rule_label_sets(rules), *kept)}
     return replace(job, selection=selection, rules=rules, label_sets=tuple(sets.values()), pairs=True)
 
@@ -123,7 +125,8 @@ def _check_stored(args: argparse.Namespace) -> tuple[Job, Store, Located]:
     check_encoder(args, identity)
     store = Store(getattr(args, "output", args.from_run), options)
     stored = _stored_of(args, store, into_run=store.root == source.root)
-    selection, rules = selection_from(vars(args), stored, storage_options=options)
+    recorded = [each.prompt_set for run in (store, source) for each in _label_sets(run)] if stored else []
+    selection, rules = selection_from(vars(args), stored, storage_options=options, recorded=recorded)
     found = locate_views(rules, store=store, source=source, fresh=hasattr(args, "overwrite"))
     job = Job(
         args=args,
@@ -146,12 +149,19 @@ def _stored_of(args: argparse.Namespace, store: Store, *, into_run: bool) -> Sel
     if into_run:
         if hasattr(args, "overwrite"):
             raise RequestError("--overwrite would delete the run that is chosen from: leave it out")
-    elif run_plan(store) and not (hasattr(args, "resume") or hasattr(args, "overwrite")):
+    elif not run_plan(store):
+        if hasattr(args, "overwrite"):
+            check_no_other(store)
+    elif not (hasattr(args, "resume") or hasattr(args, "overwrite")):
         raise RequestError(
             f"{store.root} holds a run already: --resume goes on with it, --overwrite deletes it first; "
             "or give another --output"
         )
     return _stored(store) if hasattr(args, "resume") else None
+
+
+def _label_sets(store: Store) -> list[LabelSet]:
+    return [read_label_set(store, tag) for tag in label_set_tags(store)]
 
 
 def _stored(store: Store) -> Selection | None:

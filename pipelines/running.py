@@ -127,14 +127,14 @@ def _wait(result: Any, job: str | None, lease: Lease) -> str | None:
     """The state in which the job ended. A launcher that can wait no longer leaves its lease to a job that goes on."""
     if job is None:
         return str(result.wait_until_finish() or "") or None
-    lease.set_runner_job(job)
     try:
+        lease.set_runner_job(job)
         return str(result.wait_until_finish() or "") or None
     except KeyboardInterrupt:
         lease.hand_over(job)
         sys.stderr.write(f"\nbeamclip: the job {job} goes on without its launcher")
         raise
     except Exception:
-        if job_state(job).ended is False:  # only the waiting has failed
+        if job_state(job).ended is False:  # only the waiting has failed, or noting the job
             lease.hand_over(job)
         raise

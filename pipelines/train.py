@@ -43,6 +43,11 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--storage-option", action="append", default=[], metavar="K=V", help="of the fsspec file system"
     )
+    data.add_argument(
+        "--allow-private-urls",
+        action="store_true",
+        help="let image urls lead to private addresses and to any scheme (default: they are left out)",
+    )
     model = root.add_argument_group("the model")
     model.add_argument("--model", metavar="NAME|FILE", help="an architecture of open_clip, or a model JSON")
     model.add_argument("--init", metavar="FILE", help="begin with these weights: safetensors or a state dict")
@@ -148,7 +153,13 @@ def _run(given: argparse.Namespace) -> None:
         storage_options=storage_options(given.storage_option),
     )
     started = time.monotonic()
-    examples = read_examples(given.input, sources, side=round(architecture.size * _MARGIN), limit=given.limit)
+    examples = read_examples(
+        given.input,
+        sources,
+        side=round(architecture.size * _MARGIN),
+        limit=given.limit,
+        allow_private_urls=given.allow_private_urls,
+    )
     check_output(plan)
     skipped = f", {examples.skipped} that cannot be used" if examples.skipped else ""
     print(

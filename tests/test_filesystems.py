@@ -20,7 +20,14 @@ from fsspec.spec import AbstractFileSystem
 
 from clip_transforms.elements import RequestError
 from clip_transforms.fetch import FetchOptions, fetch
-from clip_transforms.filesystems import BadUrlError, borrow_filesystem, is_chain, open_filesystem, protocol_of
+from clip_transforms.filesystems import (
+    BadUrlError,
+    borrow_filesystem,
+    is_chain,
+    open_filesystem,
+    protocol_of,
+    shown,
+)
 from clip_transforms.storage import Store
 from clip_transforms.url_guard import schemes_of
 
@@ -197,3 +204,23 @@ def test_a_slow_connection_holds_up_nobody_elses_listing(strict: type[Strict]) -
         assert open_filesystem("memory://a")[1] == "/a"
         release.set()
         assert waiting.result(20)[0].host == "host"
+
+
+@pytest.mark.parametrize(
+    ("url", "printed"),
+    [
+        ("simplecache::https://me:pw@host/x?sig=1", "simplecache::https://host/x"),
+        ("zip://a.jpg::s3://k:s@bucket/b.zip", "zip://a.jpg::s3://bucket/b.zip"),
+        ("zip://a.jpg::simplecache::ftp://me:p@ss@host/b.zip", "zip://a.jpg::simplecache::ftp://host/b.zip"),
+        ("gs://bucket/a::b@c.jpg", "gs://bucket/a::b@c.jpg"),
+        ("/data/a::b.jpg", "/data/a::b.jpg"),
+    ],
+)
+def test_what_is_printed_of_a_url_holds_no_credentials_in_any_link_of_a_chain(url: str, printed: str) -> None:
+    assert shown(url) == printed
+
+
+def test_an_error_about_a_chain_does_not_tell_its_password() -> None:
+    with pytest.raises(RequestError, match="nosuch") as raised:
+        open_filesystem("nosuch::https://me:secret@host/x")
+    assert "secret" not in str(raised.value)

@@ -156,6 +156,8 @@ def test_stored_embeddings_are_scored_without_an_image_being_encoded(pairs: Path
     assert filtered("--input", pairs, "--encoder", "fake", "--keep-top", "0.4", "--output", fresh) == 0
     for folder in ("scores", "pairs", "kept"):
         assert rows(chosen, folder) == rows(fresh, folder), folder
+    for name in ("inputs", "embedded", "failed", "failures_by_reason", "fingerprints"):
+        assert summary(chosen)[name] == summary(fresh)[name], name
     assert beamclip("status", chosen) == 0
     assert filtered("--from-run", run, "--keep-top", "0.4") == 0  # into the run itself
     assert data(run) == data(fresh)
@@ -385,3 +387,15 @@ def test_a_dry_run_with_another_runner_shows_the_steps(
     for step in ("RunUnits/EmbedAndLabel", "SelectPairs/Exact", "SelectPairs/Near", "SelectPairs/Cut"):
         assert step in shown, step
     assert not (tmp_path / "run").exists()
+
+
+def test_failures_of_the_run_that_is_chosen_from_are_not_held_against_the_choice(tmp_path: Path) -> None:
+    source = write_pairs(tmp_path / "input")
+    for path in sorted((tmp_path / "input" / "images").glob("*.jpg"))[:20]:
+        path.write_bytes(b"not an image")
+    run, chosen = tmp_path / "run", tmp_path / "chosen"
+    assert beamclip("embed", "--quiet", "--input", source, "--encoder", "fake", "--output", run) == 1
+    assert filtered("--from-run", run, "--keep-top", "0.4", "--output", chosen) == 0
+    told = summary(chosen)
+    assert told["inputs"] == told["filter"]["inputs"] == told["embedded"] + told["failed"] == 43
+    assert told["failed"] >= 20

@@ -149,3 +149,34 @@ def test_booleans_are_compared_as_such(spelt: str, pairs: Path, tmp_path: Path) 
     )
     assert filtered("--input", listed, *FAKE, "--rules", rules, "--output", tmp_path / "run") == 0
     assert len(rows(tmp_path / "run", "kept")) == 3
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_selection_goes_on_with_the_prompt_sets_that_it_began_with(
+    pairs: Path, tmp_path: Path, separate: bool
+) -> None:
+    source, run, fresh = (tmp_path / name for name in ("source", "run", "fresh"))
+    prompts, rules = tmp_path / "mine.yaml", tmp_path / "rules.yaml"
+    text = "version: 1\nname: mine\ntask: multi\nlabels: [cat, dog]\n"
+    prompts.write_text(text)
+    rules.write_text(
+        "version: 1\nname: a\nrules: [{rule: label, set: mine.yaml, label: cat, at_most: 0.5}]\n"
+    )
+    first = ("--input", pairs, *FAKE)
+    if separate:
+        assert beamclip("embed", "--quiet", *first, "--output", source) == 0
+        first = ("--from-run", source)
+    assert filtered(*first, "--rules", rules, "--output", run) == 0
+    prompts.write_text(text.replace("dog", "bird"))
+    image = tmp_path / "data" / "images" / "broken.jpg"
+    image.write_bytes(image_bytes(make_image(99, (64, 64))))
+    if separate:
+        assert beamclip("embed", "--quiet", "--output", source, "--retry-failed") == 0
+        assert filtered(*first, "--output", run, "--resume") == 0
+    else:
+        assert filtered("--output", run, "--retry-failed") == 0
+    assert len(list((run / "labels").iterdir())) == 1
+    prompts.write_text(text)
+    assert filtered("--input", pairs, *FAKE, "--rules", rules, "--output", fresh) == 0
+    assert rows(run, "pairs") == rows(fresh, "pairs")
+    assert beamclip("status", run) == 0

@@ -234,6 +234,29 @@ def test_overwrite_leaves_nothing_of_the_old_run_and_refuses_foreign_folders(
     assert (foreign / "plan" / "plan.txt").read_text() == "not ours"
 
 
+def test_overwrite_refuses_a_folder_that_holds_something_and_no_run(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, foreign, new = tmp_path / "run", tmp_path / "foreign", tmp_path / "new"
+    assert label(images, run) == 0
+    (foreign / "embeddings").mkdir(parents=True)
+    (foreign / "embeddings" / "part-0.parquet").write_text("precious")
+    stored = ("--from-run", run, "--overwrite", "--output", foreign, "--quiet")
+    for command in (
+        ("label", "--input", images, "--prompts", "photo-kind", *FAKE, "--overwrite", "--output", foreign),
+        ("label", "--prompts", "photo-kind", *stored),
+        ("filter", "--keep-top", "0.5", *stored),
+    ):
+        assert beamclip(*command) == 2, command
+        assert f"{foreign} has no plan/*/plan.json of one, but embeddings/part-0" in capsys.readouterr().err
+    assert [path.name for path in foreign.rglob("*")] == ["embeddings", "part-0.parquet"]
+    (new / "plan" / "0000").mkdir(parents=True)  # as a launcher leaves it that is killed while it plans
+    (new / "plan" / "0000" / "units-0123abcd-00000.parquet").write_text("half")
+    (new / ".hidden").write_text("")
+    assert label(images, new, "--overwrite") == 0
+    assert label(images, tmp_path / "fresh", "--overwrite") == 0  # nothing is there
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -18,6 +18,8 @@ from clip_transforms.elements import HeldError, StoreError
 from clip_transforms.lease import LIFETIME, Lease, LeaseRecord, parse_record, read_lease
 from clip_transforms.processes import start_of, this_process
 from clip_transforms.storage import Store
+from pipelines import running
+from pipelines.runner_jobs import JobState
 from tests import faulty_store
 
 
@@ -185,6 +187,42 @@ def test_a_submitted_job_holds_until_its_runner_says_it_ended(store: Store, cloc
         Lease.acquire(store, run_id="two", clock=clock)
     Lease.acquire(store, run_id="two", clock=clock, job_ended=lambda job: True)
     assert asked == ["job-1", "job-1"]
+
+
+def broken_puts(patch: pytest.MonkeyPatch, times: int) -> None:
+    """The next so many creations of objects fail."""
+    left, create = iter(range(times)), Store.create
+
+    def broken(self: Store, name: str, data: bytes) -> bool:
+        if next(left, None) is not None:
+            raise StoreError("the store is out of reach")
+        return create(self, name, data)
+
+    patch.setattr(Store, "create", broken)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_job_that_could_not_be_noted_keeps_the_lease_while_it_runs(
+    store: Store, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    monkeypatch.setattr(running, "job_state", lambda job: JobState(name="any", ended=ended))
+    with pytest.raises(StoreError, match="out of reach"), Lease.acquire(store, run_id="one") as lease:
+        broken_puts(monkeypatch, 1)
+        running._wait(None, "job-4", lease)
+    held = read_lease(store)
+    assert (held and (held.runner_job, held.expires)) == (None if ended else ("job-4", None))
+
+
+def test_a_lease_that_cannot_be_handed_over_is_not_given_back(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease.acquire(store, run_id="one", clock=clock)
+    broken_puts(monkeypatch, 1)
+    with pytest.raises(StoreError, match="out of reach"):
+        lease.hand_over("job-5")
+    lease.release()
+    held = read_lease(store)
+    assert held is not None and held.expires == clock.now + LIFETIME
 
 
 def test_a_waiting_launcher_that_died_leaves_its_job_running(store: Store, clock: Clock) -> None:

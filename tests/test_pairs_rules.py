@@ -384,6 +384,18 @@ def test_files_with_prompt_sets_beside_them(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "mine.yaml").write_text("version: 1\nname: mine\ntask: multi\nlabels: [cat, bird]\n")
     with pytest.raises(RequestError, match="the prompt set 'mine' of the rules has changed"):
         rules_from_spec(spec)
+    changed, recorded = load_prompt_set(str(tmp_path / "mine.yaml")), found.prompt_sets["mine"]
+    with pytest.raises(RequestError, match="has changed"):
+        rules_from_spec(spec, recorded=[changed])
+    for text in (None, "version: 1\nname: other\ntask: multi\nlabels: [cat, bird]\n", "not YAML: ["):
+        if text is not None:
+            (tmp_path / "mine.yaml").write_text(text)
+        assert rules_from_spec(spec, recorded=[changed, recorded]).spec() == spec
+    (tmp_path / "mine.yaml").unlink()
+    again = rules_from_spec(spec, recorded=[recorded])
+    assert (again.spec(), again.prompt_sets) == (spec, {"mine": recorded})
+    with pytest.raises(RequestError, match="does not exist"):
+        rules_from_spec(spec)
 
 
 def test_columns_that_the_input_does_not_have() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import image_bytes, make_image
-from tests.runs import beamclip, rows
+from tests.runs import beamclip, rows, summary
 
 
 def shard(count: int) -> bytes:
@@ -68,18 +68,28 @@ def server() -> Iterator[str]:
     thread.join()
 
 
-def test_a_shard_that_was_out_of_reach_gives_all_its_images_to_a_retry(server: str, tmp_path: Path) -> None:
+def test_a_shard_that_was_out_of_reach_gives_all_its_images_to_a_retry(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     shards = [f"{server}/0.tar", f"{server}/1.tar"]
     options = ("--encoder", "fake", "--max-failure-rate", 1, "--allow-private-urls", "--format", "webdataset")
-    assert beamclip("embed", "--quiet", "--input", *shards, "--output", run, *options) == 0
+    assert (
+        beamclip("embed", "--quiet", "--input", *shards, "--output", run, *options) == 1
+    )  # whatever the rate
     assert (len(rows(run, "embeddings")), len(rows(run, "failures"))) == (6, 1)
+    told = f"1 shards could not be read, or not to their end ({shards[1]})"
+    assert told in capsys.readouterr().err
+    assert beamclip("status", run) == 1
+    assert told in capsys.readouterr().out
     Shards.whole = True
     retry = ("--retry-failed", "--max-failure-rate", 1, "--allow-private-urls")
     assert beamclip("embed", "--quiet", "--output", run, *retry) == 0
     uris = sorted(row["uri"] for row in rows(run, "embeddings"))
     assert uris == sorted(f"{one}#{number:05d}" for one in shards for number in range(6))
     assert not list((run / "failures").glob("*.parquet"))
+    assert beamclip("status", run) == 0
+    assert summary(run)["lost_shards"] == {"count": 0, "examples": []}
 
 
 def test_a_retry_of_a_thousand_dead_links_reaches_the_one_that_was_mended(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,6 +42,21 @@ def test_every_uri_that_a_shard_gives_is_found_again(tmp_path: Path) -> None:
         assert isinstance(ref, ImageRef)
         assert find(ref.uri) == ref.payload, ref.uri
     assert find(f"{tmp_path}/s.tar#nothing") is None
+
+
+def test_the_index_of_a_shard_is_made_in_a_few_bytes_an_image(tmp_path: Path) -> None:
+    images = 4000
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for number in range(images):
+            tar.addfile(tarfile.TarInfo(f"{number:04d}.jpg"))
+    lookup()(f"{tmp_path}/s.tar#0000")  # what the first use loads is not the index's
+    tracemalloc.start()
+    try:
+        assert lookup()(f"{tmp_path}/s.tar#3999") == b""
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 * images, peak  # 24 bytes each, while one copy grows into the next
 
 
 def test_rows_of_later_row_groups_are_found(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -59,6 +62,41 @@ def test_a_run_writes_a_model_that_the_encoders_load(
     assert (encoder.dim, encoder.preprocess.height, encoder.context_length) == (32, 32, 16)
     features = encoder.encode_images(np.full((1, 32, 32, 3), 200, np.uint8))
     assert np.linalg.norm(features) == pytest.approx(1, abs=1e-5)
+
+
+def test_pictures_of_a_private_server_are_read_where_that_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            """Nothing."""
+
+    write_images(tmp_path, 4)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    lines = ["url,caption", *(f"{base}/image{number:05d}.jpg,picture {number}" for number in range(4))]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    command = [
+        "--input",
+        str(tmp_path / "list.csv"),
+        "--output",
+        str(tmp_path / "out"),
+        *FAST,
+        "--steps",
+        "2",
+    ]
+    command += ["--model", str(write_model(tmp_path / "tiny.json"))]
+    try:
+        assert main(command) == 2
+        assert "of this input 0 can be used" in capsys.readouterr().err
+        assert main([*command, "--allow-private-urls"]) == 0
+        assert "4 pictures of 4 concepts" in capsys.readouterr().out
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _trained(steps: int, folder: Path | None = None, *, until: int | None = None) -> Trainer:

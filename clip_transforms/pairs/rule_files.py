@@ -50,8 +50,17 @@ def load_rules(sources: Iterable[str], *, storage_options: Mapping[str, object] 
     )
 
 
-def parse_rules(text: str, *, source: str, storage_options: Mapping[str, object] | None = None) -> RuleSet:
-    """The rule set that a YAML text holds. source: the file, for messages, and where prompt sets lie beside it."""
+def parse_rules(
+    text: str,
+    *,
+    source: str,
+    storage_options: Mapping[str, object] | None = None,
+    recorded: Mapping[str, PromptSet] | None = None,
+) -> RuleSet:
+    """The rule set that a YAML text holds. source: the file, for messages, and where prompt sets lie beside it.
+
+    recorded: as of RuleReader.
+    """
     root = read_yaml(text, source=source)
     entries = root.map_of("the rule set", _SET_KEYS)
     for key, example in (("version", "version: 1"), ("name", "name: my-rules"), ("rules", "rules: [...]")):
@@ -66,19 +75,33 @@ def parse_rules(text: str, *, source: str, storage_options: Mapping[str, object]
         entries["sources"].texts("sources")
     if entries["rules"].kind == "nothing" or not entries["rules"].list_of("rules"):
         raise mistake(f"rule set '{name}' has no rules", source=source, line=root.key_lines["rules"])
-    reader = RuleReader(source=source, options=dict(storage_options or {}))
+    reader = RuleReader(source=source, options=dict(storage_options or {}), recorded=recorded or {})
     rules = tuple(reader.rule(node) for node in entries["rules"].items)
     return RuleSet(name=name, rules=rules, prompt_sets=reader.sets)
 
 
 def rules_from_spec(
-    spec: Mapping[str, Any], *, storage_options: Mapping[str, object] | None = None
+    spec: Mapping[str, Any],
+    *,
+    storage_options: Mapping[str, object] | None = None,
+    recorded: Iterable[PromptSet] = (),
 ) -> RuleSet:
-    """What `RuleSet.spec` has said, read again. Raises RequestError where a prompt set has changed since."""
+    """What `RuleSet.spec` has said, read again.
+
+    recorded: prompt sets that the run has. Where all that the rules ask for are among them, their files are not
+    needed; else RequestError is raised where one has changed since.
+    """
     body = {"version": VERSION, "name": spec["name"], "rules": spec["rules"]}
-    found = parse_rules(json.dumps(body), source="", storage_options=storage_options)
+    hashes = spec["prompt_sets"]
+    kept = {prompts.name: prompts for prompts in recorded if hashes.get(prompts.name) == prompts.hash}
+    found = parse_rules(
+        json.dumps(body),
+        source="",
+        storage_options=storage_options,
+        recorded=kept if len(kept) == len(hashes) else {},
+    )
     for name, prompts in found.prompt_sets.items():
-        if prompts.hash != spec["prompt_sets"].get(name):
+        if prompts.hash != hashes.get(name):
             raise RequestError(
                 f"the prompt set '{name}' of the rules has changed since they were recorded: put its file back as "
                 "it was; or finish with `beamclip label --output RUN --resume`, then choose anew with "

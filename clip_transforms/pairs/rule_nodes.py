@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,10 +47,14 @@ _READS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleReader:
-    """Reads the rules of one file; `sets` gathers the prompt sets that they ask for, by name."""
+    """Reads the rules of one file; `sets` gathers the prompt sets that they ask for, by name.
+
+    recorded: all sets that the rules had when a run recorded them, by name; they hold, whatever became of the files.
+    """
 
     source: str
     options: dict[str, object]
+    recorded: Mapping[str, PromptSet] = field(default_factory=dict)
     sets: dict[str, PromptSet] = field(default_factory=dict)
 
     def rule(self, node: Node) -> Rule:
@@ -132,8 +136,8 @@ class RuleReader:
             if key not in entries:
                 example = "{rule: label, set: web-flags, label: watermark, at_most: 0.9}"
                 raise node.mistake(f"the rule 'label' has no `{key}`; write {example}")
-        prompts, source = self._prompt_set(entries["set"])
         wanted = entries["label"].text("`label`")
+        prompts, source = self._prompt_set(entries["set"], wanted)
         if wanted not in prompts.classes:
             hint = nearest(wanted, prompts.classes) or f"; it has {', '.join(prompts.classes[:20])}"
             raise entries["label"].mistake(f"prompt set '{prompts.name}' has no class '{wanted}'{hint}")
@@ -144,7 +148,7 @@ class RuleReader:
         spec = {"set": source, "label": wanted, "at_most": high}
         return _rule(node, name, f"label_{wanted}", test, reads=(), prompt_set=prompts.name, spec=spec)
 
-    def _prompt_set(self, node: Node) -> tuple[PromptSet, str]:
+    def _prompt_set(self, node: Node, label: str) -> tuple[PromptSet, str]:
         """A set by its shipped name, or a file that lies beside the rules."""
         source = node.text("`set`")
         if "/" in source or "." in source:  # a file; else a shipped set's name
@@ -153,13 +157,25 @@ class RuleReader:
             if is_local(source):  # what is recorded must be found from another folder too
                 source = canonical_uri(source)
         try:
-            prompts = load_prompt_set(source, storage_options=self.options)
+            prompts = self._load(source, label)
         except RequestError as error:
             raise node.mistake(str(error)) from error
         known = self.sets.setdefault(prompts.name, prompts)
         if known.hash != prompts.hash:
             raise node.mistake(f"two different prompt sets are called '{prompts.name}'")
         return prompts, source
+
+    def _load(self, source: str, label: str) -> PromptSet:
+        """The set behind a source. Recorded ones are told by its name, else by having the label as the only one."""
+        fitting = [prompts for prompts in self.recorded.values() if label in prompts.classes]
+        try:
+            found = load_prompt_set(source, storage_options=self.options)
+        except RequestError:
+            if len(fitting) == 1:
+                return fitting[0]
+            raise
+        only = fitting[0] if len(fitting) == 1 else found
+        return self.recorded.get(found.name, only)
 
     def _column(self, node: Node, name: str, entries: dict[str, Node]) -> Rule:
         if "keep" not in entries:

@@ -14,6 +14,7 @@ from clip_transforms.sources.options import (
 from clip_transforms.sources.reading import read_unit
 from clip_transforms.sources.scanning import limit_items, scan
 from clip_transforms.sources.urls import canonical_uri, has_credentials, image_id_of, scrub
+from clip_transforms.sources.webdataset import is_lost_shard
 
 __all__ = [
     "FORMATS",
@@ -26,6 +27,7 @@ __all__ = [
     "has_credentials",
     "image_id_of",
     "is_kept",
+    "is_lost_shard",
     "limit_items",
     "list_objects",
     "parse_carry",

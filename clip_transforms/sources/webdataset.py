@@ -20,6 +20,7 @@ from clip_transforms.sources.tarstream import BrokenTarError, Member, TarStream
 from clip_transforms.sources.urls import image_id_of, is_text, shown
 
 _TEXT_SUFFIXES = (".json", ".txt", ".cls")
+_LOST = "the shard cannot be read"  # in messages about shards as a whole only
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ def read_shard(row: Mapping[str, Any], options: SourceOptions) -> Iterator[Image
         if stream is not None and stream.error is None and not isinstance(error, OSError):
             raise
         reason = lasting_reason((stream.error if stream is not None else None) or error, url)
-        yield _failure(uri, Stage.FETCH, reason, f"the shard cannot be read: {reason.value}")
+        yield _failure(uri, Stage.FETCH, reason, f"{_LOST}: {reason.value}")
         return
     finally:
         if stream is not None:
@@ -70,6 +71,11 @@ def read_shard(row: Mapping[str, Any], options: SourceOptions) -> Iterator[Image
         yield from missing_images(url, options)
     if why is not None:
         yield _failure(uri, Stage.FETCH, Reason.TRUNCATED_SHARD, f"the shard {why}")
+
+
+def is_lost_shard(failure: Failure) -> bool:
+    """Whether the failure is that of a shard that could not be read, or not to its end: the rest of it has no rows."""
+    return failure.message.startswith(_LOST)
 
 
 def first_fields(url: str, options: SourceOptions) -> set[str] | None:

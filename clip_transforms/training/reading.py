@@ -17,15 +17,21 @@ logger = logging.getLogger(__name__)
 
 
 def read_rows(
-    inputs: Sequence[str], sources: SourceOptions, *, limit: int | None = None
+    inputs: Sequence[str],
+    sources: SourceOptions,
+    *,
+    limit: int | None = None,
+    allow_private_urls: bool = False,
 ) -> Iterator[tuple[bytes, str | None, str | None]]:
     """(encoded picture, caption, extra) of every input that can be read; what cannot is logged and left out.
 
+    allow_private_urls: lifts the guard on what urls of pictures may reach (clip_transforms.url_guard).
     Raises RequestError where an input is not there or has nothing to read, StoreError where a store fails.
     """
     fetching = FetchOptions(
         max_bytes=sources.max_bytes,
         storage_options=sources.storage_options,
+        allow_private_urls=allow_private_urls,
         schemes=schemes_of(inputs),
     )
     yield from islice(_rows(inputs, sources, fetching), limit)
@@ -47,13 +53,20 @@ def _rows(
 
 
 def read_examples(
-    inputs: Sequence[str], sources: SourceOptions, *, side: int, limit: int | None = None
+    inputs: Sequence[str],
+    sources: SourceOptions,
+    *,
+    side: int,
+    limit: int | None = None,
+    allow_private_urls: bool = False,
 ) -> Examples:
     """All pictures with a caption, decoded to `side` pixels and held in memory (4 * side * side bytes each).
 
+    limit, allow_private_urls: as of `read_rows`.
     Raises RequestError where nothing has a caption, or fewer than two pictures can be used.
     """
-    examples = gather(with_captions(read_rows(inputs, sources, limit=limit)), side=side)
+    rows = read_rows(inputs, sources, limit=limit, allow_private_urls=allow_private_urls)
+    examples = gather(with_captions(rows), side=side)
     if len(set(examples.captions)) < 2:
         raise RequestError(
             f"all {len(examples)} pictures have the caption {examples.captions[0][0]!r}: "
