@@ -21,6 +21,7 @@ from clip_transforms.prompts import NONE, Label, PromptSet
 from clip_transforms.review import ReportInputs
 from clip_transforms.review.report import render_report
 from clip_transforms.storage import Store
+from tests import reviews_kit
 from tests.chromium_kit import Site, Tab, open_tab
 from tests.report_kit import (
     Picture,
@@ -31,6 +32,7 @@ from tests.report_kit import (
     write_embeddings,
     write_labels,
 )
+from tests.runs import beamclip
 
 pytestmark = pytest.mark.chromium
 
@@ -712,3 +714,59 @@ def test_a_page_without_labels_has_nothing_to_review(tmp_path: Path, tab: Tab) -
     tab.press("ArrowRight", "j", "k")
     assert tab.run("document.querySelector('.place').textContent") == "2 of 3"
     assert tab.run("document.querySelectorAll('dialog .guesses li').length") == 0
+
+
+ODD = """version: 1
+name: odd
+labels: ['=cmd|"x"', "naïve, label", "@home", "猫", "+1|-1", "-"]
+"""
+FLAGS = """version: 1
+name: flags
+task: multi
+threshold: 0.5
+labels: [face, "=text", "logo, big", "-"]
+"""
+
+
+def test_the_import_takes_every_answer_of_the_page(tmp_path: Path, tab: Tab) -> None:
+    names = ['a "quoted", name.jpg', "=1+1.jpg", "+49 @home -1.jpg", "ねこ 🐈.jpg", "a|b;c.jpg"]
+    run = reviews_kit.labelled_run(tmp_path, ODD, FLAGS, reviews_kit.ZOO, names=names, count=8)
+    tab.open(Path(run, "report.html").as_uri())
+    tab.run("localStorage.setItem('beamclip-reviewer', 'Zoë \"Z\", =x')")
+    tab.reload()
+    for place, name in enumerate(("flags", "odd", "zoo")):
+        tag = reviews_kit.tag_of(run, name)
+        tab.click(f".tab[data-set='set{place}']")
+        tab.press("r")
+        for keys in ("y", "2", "0", "y", "1", "3", "2", "y"):
+            tab.press(keys, *(["Enter"] if name == "flags" else []))
+        if shown(tab):  # rows without a label cannot be confirmed
+            tab.press("Escape")
+        tab.click(f"#set{place} .save")
+        content = tab.downloaded(f"reviews-{tag}.csv")
+        path = tmp_path / f"{name}.csv"
+        path.write_bytes(content)
+        assert beamclip("review", "import", run, "--set", tag, "--from", "report", path) == 0
+        found = reviews_kit.stored(run, name)
+        rows = table(content)
+        assert len(rows) >= 6 and len(found) == len(rows)
+        for row in rows:
+            review = found[row["image_id"], 'Zoë "Z", =x']
+            assert (
+                review["source"] == "report" and review["prompt_set"] == tag and review["uri"] == row["uri"]
+            )
+            if name == "flags":
+                assert review["labels"] == parts(row["labels"])
+                assert review["agreed"] is (parts(row["labels"]) == parts(row["shown"]))
+            else:
+                assert review["labels"] == [row["labels"]]
+                assert review["agreed"] is (row["labels"] == row["shown"] if row["shown"] else None)
+            assert review["lead_time"] == pytest.approx(float(row["lead_time"]))
+            assert review["reviewed_at"] == datetime.datetime.fromisoformat(
+                row["reviewed_at"].replace("Z", "+00:00")
+            )
+
+
+def parts(cell: str) -> list[str]:
+    """The labels in a cell of FLAGS; it has a label `-`, so none of them is written out."""
+    return [] if cell == NONE else sorted(cell.split("|"))
