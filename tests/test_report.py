@@ -378,7 +378,7 @@ def test_nothing_is_fetched_and_nothing_from_outside_is_markup(tmp_path: Path) -
     )
     raw = render_report(Store(str(tmp_path)), data=ReportInputs(run=record))
     page = Page(raw)
-    assert page.tags["script"] == 2 and page.tags["img"] == 0 and "49" not in page.text
+    assert page.tags["script"] == 9 and page.tags["img"] == 0 and "49" not in page.text
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
     assert page.tiles["set0-sheet0-0"]["caption"] == evil
     for tag, name, value in page.attributes:
@@ -405,6 +405,84 @@ def test_values_that_are_no_numbers_do_not_break_the_page(tmp_path: Path) -> Non
     write_embeddings(tmp_path, [image])
     page = page_of(tmp_path, inputs=1)
     assert page.tiles["set0-sheet0-0"]["margin"] == "nan"
+
+
+def review_of(run: Path) -> Any:
+    """What the page's reviewer works with."""
+    raw = render_report(Store(str(run)), data=ReportInputs(run={"output": "gs://bucket/run"}))
+    (found,) = re.findall(rb'<script type="application/json" id="review-data">(.*?)</script>', raw)
+    return json.loads(found)
+
+
+def test_a_reviewer_gets_each_image_once_the_least_margin_first(tmp_path: Path) -> None:
+    images = named(40)
+    margins = np.random.default_rng(0).permutation(40) / 40
+    rows = [
+        label_row(image, {"cat": 0.6, "dog": 0.4}, tag=TAG, margin=float(margin))
+        for image, margin in zip(images, margins, strict=True)
+    ]
+    rows[3] |= {"label": None, "decision": "abstain"}
+    rows[4] |= {"margin": float("nan")}
+    write_labels(tmp_path, TAG, rows)
+    write_embeddings(tmp_path, images)
+    found = review_of(tmp_path)
+    (one,) = found["sets"]
+    assert (found["run"], one["tag"], one["multi"]) == ("gs://bucket/run", TAG, False)
+    tiles = page_of(tmp_path, inputs=40).tiles
+    place = {image.image_id: number for number, image in enumerate(images)}
+    shown = [place[tiles[name]["id"]] for name in one["order"]]
+    assert len(shown) == len(set(shown)) == 19 and sorted(tiles) == sorted(one["order"])
+    assert shown == sorted(shown, key=lambda number: (number == 4, margins[number]))
+    assert {name: tile["shown"] for name, tile in tiles.items()} == {
+        name: ([] if tile["id"] == images[3].image_id else ["cat"]) for name, tile in tiles.items()
+    }
+
+
+def test_a_reviewer_gets_the_sets_labels_with_names_groups_and_synonyms(tmp_path: Path) -> None:
+    labels = (
+        Label(id="bird", group=True),
+        Label(id="owl", parent="bird", synonyms=("night bird",)),
+        Label(id="tom-cat"),
+    )
+    kept = LabelSet(prompt_set=PromptSet(name="pets", labels=labels, none=("a wall",)))
+    images = named(2)
+    scores = {"owl": 0.6, "tom-cat": 0.3, "__none__": 0.1}
+    rows = [label_row(image, scores, tag=kept.tag, path=["bird", "owl"]) for image in images]
+    write_labels(tmp_path, kept.tag, rows)
+    write_embeddings(tmp_path, images)
+    seen = [["bird", "bird", None, 1], ["owl", "owl", "bird", 0], ["tom-cat", "tom-cat", None, 0]]
+    assert review_of(tmp_path)["sets"][0]["labels"] == seen  # the run does not keep the set
+    keep_label_set(Store(str(tmp_path)), kept)
+    assert review_of(tmp_path)["sets"][0]["labels"] == [
+        ["bird", "bird", None, 1],
+        ["owl", "owl", "bird", 0, "night bird"],
+        ["tom-cat", "tom cat", None, 0],
+    ]
+
+
+def test_an_image_on_several_sheets_is_reviewed_once(tmp_path: Path) -> None:
+    images = named(3)
+    scores = {"text": 0.9, "logo": 0.8, "face": 0.1}
+    rows = [label_row(image, scores, tag=TAG, label=None, labels=["text", "logo"]) for image in images]
+    write_labels(tmp_path, TAG, rows)
+    write_embeddings(tmp_path, images)
+    (one,) = review_of(tmp_path)["sets"]
+    assert one["multi"] and [label[0] for label in one["labels"]] == ["face", "logo", "text"]
+    page = page_of(tmp_path, inputs=3)
+    assert len(page.tiles) == 6 and len(one["order"]) == 3
+    assert all(tile["shown"] == ["text", "logo"] for tile in page.tiles.values())
+
+
+def test_a_page_of_few_images_has_sharp_pictures(tmp_path: Path) -> None:
+    images = [Picture(path=str(tmp_path / f"{number}.jpg")) for number in range(4)]
+    for image in images:
+        Path(image.path).write_bytes(image_bytes(make_image(1, (640, 320))))
+    write_labels(tmp_path, TAG, [label_row(image, {"cat": 0.9}, tag=TAG) for image in images])
+    write_embeddings(tmp_path, images)
+    for options, width in (({}, "320"), ({"sharp_images": 3}, "160"), ({"sharp_px": 100}, "160")):
+        page = page_of(tmp_path, inputs=4, **options)
+        widths = [value for tag, name, value in page.attributes if (tag, name) == ("img", "width")]
+        assert widths == [width] * 4, options
 
 
 def test_histogram_bars_and_axes() -> None:

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import importlib.resources
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from clip_transforms.review.report_checks import checks
 from clip_transforms.review.report_data import part_names, read_duplicates, read_failures, read_images
 from clip_transforms.review.report_labels import count_labels, label_sets, read_sheets
 from clip_transforms.review.report_pairs import Pairs, read_pairs
+from clip_transforms.review.report_tiles import review_data, tile_data
 from clip_transforms.review.report_values import (
     Duplicates,
     FailureGroup,
@@ -31,13 +32,15 @@ from clip_transforms.review.report_values import (
     SetStats,
     Sheet,
 )
-from clip_transforms.review.report_view import SetView, TileView, sample_view, set_view, wanted_labels
-from clip_transforms.review.thumbnails import LoadImage, Thumbnail, Thumbnails, make_thumbnails
+from clip_transforms.review.report_view import sample_view, set_view, wanted_labels
+from clip_transforms.review.thumbnails import LoadImage, Thumbnails, make_thumbnails
 
 if TYPE_CHECKING:
     from clip_transforms.storage import Store
 
 REPORT = "report.html"
+_SCRIPTS = ("report.js", "detail.js")
+_REVIEW_SCRIPTS = ("answers.js", "sets.js", "marks.js", "picker.js", "review.js")
 _SHOWN_OF_RUN = (
     "run_id",
     "inputs",
@@ -74,7 +77,9 @@ def write_report(
     Reads the run's Parquet twice in bounded memory: counts and histograms are over all rows, the images shown
     are bounded by the options. load_image gives an image's encoded bytes by its uri (None: it cannot be had;
     the tile shows its name); without it no thumbnails are made. The page loads nothing from anywhere, and
-    what came from outside (names, captions, labels, messages) is shown as text whatever it holds.
+    what came from outside (names, captions, labels, messages) is shown as text whatever it holds. Where the
+    run has labels the page is a review sheet too: answers stay in the reader's browser until they are
+    downloaded as a CSV.
 
     Raises RequestError for a prompt set that the run does not have; StoreError where the store fails.
     """
@@ -94,10 +99,11 @@ def render_report(
     found = _read(store, data, options)
     shown = [pair.uri for pair in found.pairs.shown()] if found.pairs else []
     shown += [tile.uri for _, sheets, _ in found.sets for sheet in sheets for tile in sheet.tiles]
+    shown += [uri for _, uri in found.images.sample]
     thumbnails = make_thumbnails(
-        [*shown, *(uri for _, uri in found.images.sample)],
+        shown,
         load_image=load_image,
-        px=options.thumbnail_px,
+        px=options.picture_px(len(set(shown))),
         seconds=options.thumbnail_seconds,
         threads=options.threads,
         clock=clock,
@@ -155,7 +161,9 @@ def _render(
     ]
     failed = sum(group.count for group in found.failures)
     accounts = checks(run, images=found.images, failed=failed, sets=[stats for stats, _, _ in found.sets])
-    css, script = _shipped("report.css"), _shipped("report.js")
+    names = (*_SCRIPTS, *(_REVIEW_SCRIPTS if views else ()))
+    scripts = [_shipped(name) for name in names]
+    styles = [_shipped(name) for name in (("report.css", "review.css") if views else ("report.css",))]
     page = _environment().get_template("report.html.j2")
     html = page.render(
         output=run.get("output") or output,
@@ -178,68 +186,19 @@ def _render(
         stages=report_format.flat(run.get("images_per_second_of_stage") or {}),
         reasons=report_format.REASONS,
         decision_reasons=report_format.DECISION_REASONS,
-        tiles=report_format.json_block(_tile_data(views, found, thumbnails.pictures)),
-        css=Markup(css),
-        script=Markup(script),
-        css_hash=_csp_hash(css),
-        script_hash=_csp_hash(script),
+        tiles=report_format.json_block(tile_data(views, found.images, found.pairs, thumbnails.pictures)),
+        review_data=report_format.json_block(
+            review_data(
+                run.get("output") or output,
+                [(view, stats, prompts) for view, (stats, _, prompts) in zip(views, found.sets, strict=True)],
+            )
+        ),
+        styles=[Markup(text) for text in styles],
+        scripts=[Markup(text) for text in scripts],
+        style_hashes=" ".join(map(_csp_hash, styles)),
+        script_hashes=" ".join(map(_csp_hash, scripts)),
     )
     return html.encode("utf-8", "xmlcharrefreplace")
-
-
-def _tile_data(
-    views: Sequence[SetView], found: _Found, pictures: Mapping[str, Thumbnail]
-) -> dict[str, dict[str, Any]]:
-    """What the page's script knows of each tile, by `<sheet>-<place>`; the pictures stay in the page."""
-    data = {
-        f"{sheet.anchor}-{view.index}": {
-            **_image_data(found.images, view.tile.image_id, view.tile.uri),
-            **_scores(view),
-        }
-        for one in views
-        for sheet in one.sheets
-        for view in sheet.tiles
-    }
-    for side in ("above", "below") if found.pairs else ():
-        for place, pair in enumerate(getattr(found.pairs, side)):
-            entry = _image_data(found.images, pair.image_id, pair.uri)
-            data[f"pairs-{side}-{place}"] = {**entry, "caption": pair.caption}
-    for place, (image_id, uri, _) in enumerate(sample_view(found.images, pictures)):
-        data[f"sample-{place}"] = _image_data(found.images, image_id, uri)
-    return data
-
-
-def _image_data(images: Images, image_id: str, uri: str) -> dict[str, Any]:
-    facts = images.facts.get((image_id, uri))
-    shape = (
-        None
-        if facts is None
-        else f"{facts.width} × {facts.height} {facts.format}, {report_format.size(facts.bytes)}"
-    )
-    return {
-        "id": image_id,
-        "uri": uri,
-        "link": report_format.link(uri),
-        "image": shape,
-        "caption": facts.caption if facts else None,
-    }
-
-
-def _scores(view: TileView) -> dict[str, Any]:
-    tile = view.tile
-    number = report_format.number
-    return {
-        "top": [
-            [report_format.word(guess.label), number(guess.score), number(guess.cosine)]
-            for guess in tile.top_k
-        ],
-        "labels": tile.labels,
-        "calibrated": None if tile.calibrated is None else number(tile.calibrated),
-        "margin": number(tile.margin),
-        "entropy": number(tile.entropy),
-        "decision": tile.decision,
-        "reason": report_format.DECISION_REASONS.get(tile.decision_reason, tile.decision_reason),
-    }
 
 
 @functools.cache

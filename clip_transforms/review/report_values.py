@@ -27,17 +27,37 @@ class ReportOptions:
     sample_per_label: int = 6  # drawn at random from the rest
     failures_per_reason: int = 6
     thumbnail_px: int = 160  # longest side
+    sharp_px: int = (
+        320  # the same, where the images shown are few: a page of both kinds weighs about the same
+    )
+    sharp_images: int = 360
     thumbnail_seconds: float = 120.0  # for all thumbnails together; the rest become placeholders
     threads: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_labels", "max_sheets", "max_bars", "tiles_per_label", "thumbnail_px", "threads"):
+        for name in (
+            "max_labels",
+            "max_sheets",
+            "max_bars",
+            "tiles_per_label",
+            "thumbnail_px",
+            "sharp_px",
+            "threads",
+        ):
             if getattr(self, name) < 1:
                 raise RequestError(f"report option {name} is {getattr(self, name)}; expected 1 or more")
-        for name in ("sample_per_label", "failures_per_reason", "thumbnail_seconds"):
+        for name in ("sample_per_label", "failures_per_reason", "thumbnail_seconds", "sharp_images"):
             if getattr(self, name) < 0:
                 raise RequestError(f"report option {name} is {getattr(self, name)}; expected 0 or more")
+
+    def picture_px(self, images: int) -> int:
+        """The longest side of a picture on a page that shows so many.
+
+        >>> ReportOptions().picture_px(36), ReportOptions().picture_px(1000)
+        (320, 160)
+        """
+        return max(self.thumbnail_px, self.sharp_px if images <= self.sharp_images else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

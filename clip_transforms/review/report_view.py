@@ -58,6 +58,7 @@ class SheetView:
     """One sheet of the page."""
 
     anchor: str
+    label: str | None
     title: str
     above: tuple[str, ...]  # the groups that the label is in, from the root
     special: bool
@@ -77,6 +78,7 @@ class SetView:
     name: str
     hash8: str
     kind: str
+    multi: bool
     rows: int
     calibrated: int
     given: int  # labels that at least one image has
@@ -116,6 +118,7 @@ def set_view(
         name=name,
         hash8=hash8,
         kind=_kind(stats),
+        multi=stats.multi,
         rows=stats.rows,
         calibrated=stats.calibrated,
         given=len(frequent),
@@ -217,6 +220,7 @@ def _sheet_view(
     note = f"all of them, {first}" if whole and not drawn else f"{sheet.unsure} of {sheet.images:,}, {first}"
     return SheetView(
         anchor=anchor,
+        label=sheet.label,
         title=titles.get(sheet.label) or str(sheet.label),
         above=stats.paths.get(sheet.label or "", ())[:-1],
         special=sheet.label in titles,

@@ -1,14 +1,29 @@
 "use strict";
+// The page itself: light and dark, one prompt set at a time, finding a label, walking over the tiles.
+const beamclip = {};
 (() => {
   const root = document.documentElement;
   const all = (selector, from = document) => [...from.querySelectorAll(selector)];
-  const data = JSON.parse(document.getElementById("tiles").textContent);
   const make = (tag, text, kind) => {
     const node = document.createElement(tag);
     if (text !== undefined) node.textContent = text;
     if (kind) node.className = kind;
     return node;
   };
+  const bar = (share) => {
+    const name = "http://www.w3.org/2000/svg";
+    const svg = document.createElementNS(name, "svg");
+    for (const [key, value] of [["class", "bar"], ["viewBox", "0 0 100 4"], ["preserveAspectRatio", "none"], ["aria-hidden", "true"]]) svg.setAttribute(key, value);
+    for (const [kind, width] of [["ground", 100], ["ink", 100 * Math.max(0, Math.min(1, share))]]) {
+      const rect = document.createElementNS(name, "rect");
+      rect.setAttribute("class", kind); rect.setAttribute("height", "4"); rect.setAttribute("width", String(width));
+      svg.append(rect);
+    }
+    return svg;
+  };
+  const modal = () => document.querySelector("dialog[open]");
+  const keyOf = (event) => event.key.length === 1 ? event.key.toLowerCase() : event.key;  // whatever Caps Lock says
+  const typing = (node) => node.matches && node.matches("input, textarea, select");
 
   // Light and dark: the system's choice until the reader makes one.
   const theme = document.getElementById("theme");
@@ -56,96 +71,27 @@
     });
   }
 
-  // Tiles: arrows walk a sheet, Enter opens one.
+  // Tiles: the arrows walk a sheet.
   const frames = (grid) => all(".frame", grid);
   const top = (frame) => frame.getBoundingClientRect().top;
   const columns = (list) => list.filter((frame) => top(frame) === top(list[0])).length;
-  const dialog = document.getElementById("detail");
-  let opened = null;
-  const step = (frame, by) => {
-    const list = frames(frame.closest(".grid"));
-    const next = list[list.indexOf(frame) + by];
-    if (next) next.focus();
-    return next;
-  };
   document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const typing = event.target instanceof HTMLInputElement;
-    if (event.key === "/" && !typing && !dialog.open) {
+    if (event.altKey || event.ctrlKey || event.metaKey || modal() || typing(event.target)) return;
+    if (event.key === "/") {
       const input = all(".find").find((one) => one.offsetParent);
       if (input) { event.preventDefault(); input.focus(); }
       return;
     }
-    const frame = dialog.open ? opened : event.target.closest && event.target.closest(".frame");
-    if (!frame || typing) return;
-    const wide = dialog.open ? 1 : columns(frames(frame.closest(".grid")));
-    const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -wide, ArrowDown: wide }[event.key];
+    const frame = event.target.closest && event.target.closest(".frame");
+    if (!frame) return;
+    const list = frames(frame.closest(".grid"));
+    const by = { ArrowLeft: -1, k: -1, ArrowRight: 1, j: 1, ArrowUp: -columns(list), ArrowDown: columns(list) }[keyOf(event)];
     if (!by) return;
     event.preventDefault();
-    const next = step(frame, by);
-    if (next && dialog.open) open(next);
+    const next = list[list.indexOf(frame) + by];
+    if (next) next.focus();
   });
 
-  const bar = (share) => {
-    const name = "http://www.w3.org/2000/svg";
-    const svg = document.createElementNS(name, "svg");
-    for (const [key, value] of [["class", "bar"], ["viewBox", "0 0 100 4"], ["preserveAspectRatio", "none"], ["aria-hidden", "true"]]) svg.setAttribute(key, value);
-    for (const [kind, width] of [["ground", 100], ["ink", 100 * Math.max(0, Math.min(1, share))]]) {
-      const rect = document.createElementNS(name, "rect");
-      rect.setAttribute("class", kind); rect.setAttribute("height", "4"); rect.setAttribute("width", String(width));
-      svg.append(rect);
-    }
-    return svg;
-  };
-  const fact = (list, key, value, kind) => {
-    if (value === null || value === undefined || value === "" || value.length === 0) return;
-    const line = make("div", undefined, kind);
-    const word = make("dd", value instanceof Node ? undefined : String(value), "ext");
-    if (value instanceof Node) word.append(value);
-    line.append(make("dt", key), word);
-    list.append(line);
-  };
-  const open = (frame) => {
-    opened = frame;
-    const tile = frame.closest(".tile");
-    const one = data[tile.dataset.tile];
-    const image = frame.querySelector("img");
-    const picture = dialog.querySelector(".picture");
-    picture.replaceChildren(image ? image.cloneNode() : make("span", "no picture", "gone"));
-    document.getElementById("detail-name").textContent = tile.querySelector(".name").textContent;
-    const guesses = dialog.querySelector(".guesses");
-    guesses.replaceChildren(...(one.top || []).map(([label, score, cosine]) => {
-      const line = make("li");
-      line.append(make("span", (one.labels || []).includes(label) ? `${label} ✓` : label, "ext"), make("b", score), make("small", `cos ${cosine}`), bar(parseFloat(score) || 0));
-      return line;
-    }));
-    const facts = dialog.querySelector(".facts");
-    facts.replaceChildren();
-    fact(facts, "Decision", one.decision && `${one.decision.replace("_", " ")}: ${one.reason}`, "wide");
-    fact(facts, "Labels", one.labels && one.labels.join(", "), "wide");
-    fact(facts, "Calibrated", one.calibrated);
-    fact(facts, "Margin", one.margin);
-    fact(facts, "Entropy", one.entropy);
-    fact(facts, "Image", one.image);
-    fact(facts, "Caption", one.caption, "wide");
-    const uri = make(one.link ? "a" : "span", one.uri, "mono");
-    if (one.link) { uri.href = one.link; uri.rel = "noreferrer noopener"; }
-    fact(facts, "Uri", uri, "wide");
-    fact(facts, "Image id", make("span", one.id, "mono"), "wide");
-    const list = frames(frame.closest(".grid"));
-    dialog.querySelector('[data-do="back"]').disabled = frame === list[0];
-    dialog.querySelector('[data-do="next"]').disabled = frame === list[list.length - 1];
-    if (!dialog.open) dialog.showModal();
-  };
-  document.addEventListener("click", (event) => {
-    const frame = event.target.closest(".tile .frame");
-    if (frame) open(frame);
-  });
-  dialog.addEventListener("click", (event) => {
-    const what = event.target.closest("[data-do]");
-    if (event.target === dialog || (what && what.dataset.do === "close")) dialog.close();
-    else if (what) { const next = step(opened, what.dataset.do === "next" ? 1 : -1); if (next) open(next); }
-  });
-  dialog.addEventListener("close", () => { if (opened) opened.focus(); });
+  Object.assign(beamclip, { all, make, bar, frames, modal, keyOf, typing, data: JSON.parse(document.getElementById("tiles").textContent) });
   root.dataset.ready = "yes";
 })();
