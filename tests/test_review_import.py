@@ -212,6 +212,8 @@ def test_a_label_with_the_separator_in_its_id_is_one_label() -> None:
     for cell, labels in (("c|a|b", ("a|b", "c")), ("a|c", ("a", "c")), ("-", ()), ("a|b", ("a|b",))):
         given = Answer(place="p", labels=(), cell=cell)
         assert LabelWords(several).answer(given) == labels
+        shown = LabelWords(several).shown(tuple(cell.split("|")), divided=True)
+        assert shown == labels, cell
 
 
 # Label Studio -----------------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def _row(
     selection = selections.get(image_id)
     shown = selection.shown if selection else None
     if answer.shown is not None:  # the file itself knows best
-        shown = words.shown(answer.shown)
+        shown = words.shown(answer.shown, divided=answer.cell is not None)
     return {
         "review_id": review_id(image_id, name, labels, reviewer, answer.reviewed_at),
         "image_id": image_id,

@@ -50,16 +50,19 @@ class LabelWords:
             )
         return ids
 
-    def shown(self, words: Sequence[str]) -> tuple[str, ...] | None:
+    def shown(self, words: Sequence[str], *, divided: bool = False) -> tuple[str, ...] | None:
         """The ids of what was shown, sorted; words that are no label of the set stay as they are.
 
-        None where that was nothing: in a single-label set, no label.
+        divided: the words are the parts of a table's cell, which may have divided a label in two. None where
+        that was nothing: in a single-label set, no label.
         """
         if self.prompts.task == "single":
             if not words:
                 return None
             if (place := self._known.place(SEPARATOR.join(words))) >= 0:
                 return (self._known.names[place],)
+        if divided:
+            words = [path[-1] for path in self._parts(SEPARATOR.join(words))]
         found = []
         for word in words:
             try:
