@@ -117,17 +117,62 @@ def score(
     """
     if top_k < 1:
         raise RequestError(f"top_k is {top_k}, expected 1 or more")
+    if temperature is not None and not 0 < temperature <= _MAX_LOGIT:
+        raise RequestError(f"the temperature is {temperature}, expected a number above 0")
+    rules = score_rules(prompts, accept=accept)
+    model = _model(
+        features,
+        rules,
+        family=family,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
+        top_k=top_k,
+        probe=probe,
+        temperature=temperature,
+    )
+    embeddings = _checked(embeddings, model.texts.shape[1])
+    step = max(_MIN_ROWS, _CHUNK // max(model.texts.shape))
+    starts = range(0, max(1, len(embeddings)), step)
+    return _joined([_score_chunk(embeddings[start : start + step], model) for start in starts])
+
+
+def zero_shot_logits(
+    embeddings: Float32,
+    features: TextFeatures,
+    prompts: PromptSet,
+    *,
+    family: Family,
+    logit_scale: float,
+    logit_bias: float = 0.0,
+) -> Float32:
+    """The logits [N, C] of these embeddings in the order of `prompts.classes`, as `score` makes them without a probe.
+
+    Their softmax, or each one's sigmoid, is the probability. Raises as `score` does.
+    """
+    rules = score_rules(prompts)
+    model = _model(features, rules, family=family, logit_scale=logit_scale, logit_bias=logit_bias, top_k=1)
+    return _logits(_checked(embeddings, model.texts.shape[1]), model)[1]
+
+
+def _model(
+    features: TextFeatures,
+    rules: ScoreRules,
+    *,
+    family: Family,
+    logit_scale: float,
+    logit_bias: float,
+    top_k: int,
+    probe: Probe | None = None,
+    temperature: float | None = None,
+) -> _Model:
     if family not in ("softmax", "sigmoid"):
         raise RequestError(f"the model family is '{family}', expected 'softmax' or 'sigmoid'")
     if not (0 < logit_scale <= _MAX_LOGIT and abs(logit_bias) <= _MAX_LOGIT):  # NaN is refused too
         given = f"logit_scale {logit_scale} and logit_bias {logit_bias}"
         raise RequestError(f"{given}, expected a scale above 0 and both at most {_MAX_LOGIT:g}")
-    if temperature is not None and not 0 < temperature <= _MAX_LOGIT:
-        raise RequestError(f"the temperature is {temperature}, expected a number above 0")
-    rules = score_rules(prompts, accept=accept)
-    two_way = prompts.task == "multi" and family == "softmax"
-    model = _Model(
-        family="softmax" if probe is not None and prompts.task == "single" else family,
+    two_way = rules.task == "multi" and family == "softmax"
+    return _Model(
+        family="softmax" if probe is not None and rules.task == "single" else family,
         rules=rules,
         probe=probe,
         temperature=None if temperature is None else np.float32(temperature),
@@ -137,10 +182,6 @@ def score(
         bias=np.float32(logit_bias),
         top_k=min(top_k, len(rules.classes)),
     )
-    embeddings = _checked(embeddings, model.texts.shape[1])
-    step = max(_MIN_ROWS, _CHUNK // max(model.texts.shape))
-    starts = range(0, max(1, len(embeddings)), step)
-    return _joined([_score_chunk(embeddings[start : start + step], model) for start in starts])
 
 
 def _checked(embeddings: Float32, dim: int) -> Float32:
@@ -156,13 +197,17 @@ def _checked(embeddings: Float32, dim: int) -> Float32:
     return embeddings
 
 
-def _score_chunk(embeddings: Float32, model: _Model) -> Scored:
+def _logits(embeddings: Float32, model: _Model) -> tuple[Float32, Float32]:
+    """(cosines, zero-shot logits) [N, C] each."""
     cosine = cosines(embeddings, model.texts)
     if model.negatives is None:
-        logits = model.scale * cosine + model.bias
-    else:
-        against = cosines(embeddings, model.negatives)[:, model.rules.negative_of]
-        logits = model.scale * (cosine - against)
+        return cosine, model.scale * cosine + model.bias
+    against = cosines(embeddings, model.negatives)[:, model.rules.negative_of]
+    return cosine, model.scale * (cosine - against)
+
+
+def _score_chunk(embeddings: Float32, model: _Model) -> Scored:
+    cosine, logits = _logits(embeddings, model)
     if model.probe is not None:
         logits = model.probe.blended(embeddings, logits, model.rules.classes)
     top = largest(logits, min(max(2, model.top_k), logits.shape[1]))
