@@ -117,18 +117,17 @@ def score(
     """
     if top_k < 1:
         raise RequestError(f"top_k is {top_k}, expected 1 or more")
-    if temperature is not None and not 0 < temperature <= _MAX_LOGIT:
-        raise RequestError(f"the temperature is {temperature}, expected a number above 0")
     rules = score_rules(prompts, accept=accept)
     model = _model(
         features,
+        prompts,
         rules,
         family=family,
         logit_scale=logit_scale,
         logit_bias=logit_bias,
-        top_k=top_k,
-        probe=probe,
+        top_k=min(top_k, len(rules.classes)),
         temperature=temperature,
+        probe=probe,
     )
     embeddings = _checked(embeddings, model.texts.shape[1])
     step = max(_MIN_ROWS, _CHUNK // max(model.texts.shape))
@@ -136,7 +135,7 @@ def score(
     return _joined([_score_chunk(embeddings[start : start + step], model) for start in starts])
 
 
-def zero_shot_logits(
+def class_logits(
     embeddings: Float32,
     features: TextFeatures,
     prompts: PromptSet,
@@ -144,25 +143,31 @@ def zero_shot_logits(
     family: Family,
     logit_scale: float,
     logit_bias: float = 0.0,
+    probe: Probe | None = None,
 ) -> Float32:
-    """The logits [N, C] of these embeddings in the order of `prompts.classes`, as `score` makes them without a probe.
-
-    Their softmax, or each one's sigmoid, is the probability. Raises as `score` does.
-    """
-    rules = score_rules(prompts)
-    model = _model(features, rules, family=family, logit_scale=logit_scale, logit_bias=logit_bias, top_k=1)
+    """The logits [N, C] behind the probabilities of `score`, which takes the same, in the order of the classes."""
+    model = _model(
+        features,
+        prompts,
+        score_rules(prompts),
+        family=family,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
+        probe=probe,
+    )
     return _logits(_checked(embeddings, model.texts.shape[1]), model)[1]
 
 
 def _model(
     features: TextFeatures,
+    prompts: PromptSet,
     rules: ScoreRules,
     *,
     family: Family,
     logit_scale: float,
     logit_bias: float,
-    top_k: int,
-    probe: Probe | None = None,
+    probe: Probe | None,
+    top_k: int = 1,
     temperature: float | None = None,
 ) -> _Model:
     if family not in ("softmax", "sigmoid"):
@@ -170,9 +175,11 @@ def _model(
     if not (0 < logit_scale <= _MAX_LOGIT and abs(logit_bias) <= _MAX_LOGIT):  # NaN is refused too
         given = f"logit_scale {logit_scale} and logit_bias {logit_bias}"
         raise RequestError(f"{given}, expected a scale above 0 and both at most {_MAX_LOGIT:g}")
-    two_way = rules.task == "multi" and family == "softmax"
+    if temperature is not None and not 0 < temperature <= _MAX_LOGIT:
+        raise RequestError(f"the temperature is {temperature}, expected a number above 0")
+    two_way = prompts.task == "multi" and family == "softmax"
     return _Model(
-        family="softmax" if probe is not None and rules.task == "single" else family,
+        family="softmax" if probe is not None and prompts.task == "single" else family,
         rules=rules,
         probe=probe,
         temperature=None if temperature is None else np.float32(temperature),
@@ -180,7 +187,7 @@ def _model(
         negatives=features.rows(rules.negative_keys).astype(np.float64) if two_way else None,
         scale=np.float32(logit_scale),
         bias=np.float32(logit_bias),
-        top_k=min(top_k, len(rules.classes)),
+        top_k=top_k,
     )
 
 
@@ -198,18 +205,20 @@ def _checked(embeddings: Float32, dim: int) -> Float32:
 
 
 def _logits(embeddings: Float32, model: _Model) -> tuple[Float32, Float32]:
-    """(cosines, zero-shot logits) [N, C] each."""
+    """Cosines and logits, [N, C] each."""
     cosine = cosines(embeddings, model.texts)
     if model.negatives is None:
-        return cosine, model.scale * cosine + model.bias
-    against = cosines(embeddings, model.negatives)[:, model.rules.negative_of]
-    return cosine, model.scale * (cosine - against)
+        logits = model.scale * cosine + model.bias
+    else:
+        against = cosines(embeddings, model.negatives)[:, model.rules.negative_of]
+        logits = model.scale * (cosine - against)
+    if model.probe is not None:
+        logits = model.probe.blended(embeddings, logits, model.rules.classes)
+    return cosine, logits
 
 
 def _score_chunk(embeddings: Float32, model: _Model) -> Scored:
     cosine, logits = _logits(embeddings, model)
-    if model.probe is not None:
-        logits = model.probe.blended(embeddings, logits, model.rules.classes)
     top = largest(logits, min(max(2, model.top_k), logits.shape[1]))
     if model.rules.task == "multi":
         return _multi(cosine, logits, top, model)
