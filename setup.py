@@ -13,6 +13,7 @@ PACKAGES = [
     "clip_transforms.pairs",
     "clip_transforms.plugins",
     "clip_transforms.prompts",
+    "clip_transforms.refining",
     "clip_transforms.review",
     "clip_transforms.sources",
     "clip_transforms.training",

@@ -15,6 +15,7 @@ COMMANDS = {
         "pipelines.evaluate",
         "hold labels against known truths, few-shot probes against zero-shot",
     ),
+    "refine": ("pipelines.refine", "refit a label set on its reviews and relabel the run"),
     "train": ("pipelines.train", "train or fine-tune a CLIP model on pictures with captions"),
     "status": ("pipelines.status", "counts of a run recomputed from its commits, what is left, what failed"),
     "prompts": ("pipelines.prompts", "list the shipped prompt sets, check a prompt-set file"),

@@ -29,6 +29,40 @@ def build_parser(command: str, description: str, *, labels: bool) -> argparse.Ar
     return parser
 
 
+def build_relabel_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """The parser of a command that labels the stored embeddings of RUN anew by what was reviewed."""
+    parser = argparse.ArgumentParser(
+        prog=f"beamclip {command}",
+        description=description,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        epilog="Options that beamclip does not know go to Beam's PipelineOptions; after -- they pass to the "
+        "runner unchecked.",
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder of a run with labels and reviews")
+    parser.add_argument(
+        "--set",
+        metavar="NAME[@HASH8]",
+        help="the label set, of a name the newest; required where RUN has several",
+    )
+    parser.add_argument("--device", help="of the encoder, for texts alone: auto (default), cpu, cuda, cuda:N")
+    parser.add_argument(
+        "--threads", type=_positive_int, metavar="N", help="of a CPU encoder (default: cores)"
+    )
+    parser.add_argument(
+        "--storage-option",
+        action="append",
+        metavar="K=V",
+        help="option of the fsspec file system; may be repeated",
+    )
+    parser.add_argument("--take-over", action="store_true", help="take the run from a launcher that holds it")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done; write nothing")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no tables")
+    parser.add_argument("--verbose", action="store_true", help="log what the workers do, show tracebacks")
+    _add_cluster(parser)
+    return parser
+
+
 def _add_data(parser: argparse.ArgumentParser, *, labels: bool) -> None:
     group = parser.add_argument_group("what goes in and out")
     group.add_argument(

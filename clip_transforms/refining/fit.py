@@ -50,10 +50,11 @@ def log_losses(logits: Float64, targets: Bool, task: Task) -> Float64:
     >>> log_losses(np.zeros((1, 4)), np.array([[True, False, False, False]]), "single").round(4).tolist()
     [1.3863]
     """
+    found: Float64
     if task == "single":
-        found: Float64 = -log_softmax(logits)[np.arange(len(logits)), targets.argmax(axis=1)]
-        return found
-    found = np.logaddexp(0, np.where(targets, -logits, logits)).sum(axis=1)
+        found = -log_softmax(logits)[np.arange(len(logits)), targets.argmax(axis=1)]
+    else:
+        found = np.logaddexp(0, np.where(targets, -logits, logits)).sum(axis=1)
     return found
 
 

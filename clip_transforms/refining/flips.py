@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 
 from clip_transforms.elements import ContractError
 from clip_transforms.labelled import LabelledRun
+from clip_transforms.probe import read_probe
 from clip_transforms.review.reviews import Verdict
+from clip_transforms.review.reviews import verdicts as read_verdicts
 from clip_transforms.storage import Store
 
 _VERSION = 1
@@ -78,6 +80,20 @@ def parse_flips(data: bytes) -> Flips:
     flips = tuple(Flip(**flip) for flip in body.pop("flips"))
     reviewed = {name: Agreement(**found) for name, found in body.pop("reviewed").items()}
     return Flips(flips=flips, reviewed=reviewed, **body)
+
+
+def record_flips(store: Store, tag: str) -> Flips:
+    """Count what the labels of a refined set changed, and keep it in the run beside the probe."""
+    found = read_probe(store, tag)
+    flips = count_flips(
+        store,
+        found.figures["refined"],
+        tag,
+        verdicts=read_verdicts(store, tag.rpartition("@")[0]),
+        trained_on=found.figures["trained_on"],
+    )
+    store.write(flips_name(tag), flips.to_json())
+    return flips
 
 
 def count_flips(

@@ -77,8 +77,8 @@ def refit(reviewed: Reviewed, zero_shot: Float32, *, base: str) -> Refit:
     each fold, all three come of the others. Does not depend on the order of the run's rows. Raises
     ContractError where there are too few reviews.
     """
-    counts = dict(zip(reviewed.classes, reviewed.targets.sum(axis=0).tolist(), strict=True))
-    places = _enough(reviewed, counts)
+    counts = _counts(reviewed)
+    places = enough(reviewed)
     sample = Sample(
         task=reviewed.task,
         rows=reviewed.embeddings.astype(np.float64),
@@ -170,8 +170,12 @@ def compare_right(probe: Bool, zero_shot: Bool) -> PairedDifference:
     )
 
 
-def _enough(reviewed: Reviewed, counts: Mapping[str, int]) -> tuple[int, ...]:
-    """The places of the classes that get a probe. Raises ContractError where they are too few."""
+def enough(reviewed: Reviewed) -> tuple[int, ...]:
+    """The places of the classes that get a probe: those with LEAST images to learn from.
+
+    Raises ContractError where they are too few, naming what is missing.
+    """
+    counts = _counts(reviewed)
     images = len(reviewed.ids)
     if reviewed.task == "multi":
         places = [k for k, count in enumerate(counts.values()) if LEAST <= count <= images - LEAST]
@@ -192,6 +196,11 @@ def _enough(reviewed: Reviewed, counts: Mapping[str, int]) -> tuple[int, ...]:
     raise ContractError(
         f"too few reviews to learn from: {images} images, needed is at least {least}; missing: {_missing(short)}"
     )
+
+
+def _counts(reviewed: Reviewed) -> dict[str, int]:
+    """How many reviewed images each class has."""
+    return dict(zip(reviewed.classes, reviewed.targets.sum(axis=0).tolist(), strict=True))
 
 
 def _missing(short: Sequence[tuple[str, int]]) -> str:

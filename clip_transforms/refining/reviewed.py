@@ -22,7 +22,7 @@ from clip_transforms.review.reviews import Verdict
 Bool = npt.NDArray[np.bool_]
 
 #: How many times the least weight of an image the greatest may be.
-MOST_WEIGHT = 10.0
+MOST_WEIGHT = 3.0
 HELD_OUT = 0.5  # of the audit, by a hash of the image id: the same images every time
 _HELD_OUT_SEED = 20_210_226
 

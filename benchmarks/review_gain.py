@@ -1,0 +1,193 @@
+"""What reviewing a few images is worth: `python -m benchmarks.review_gain --data DATA`.
+
+Drawings of a style that the embedded model never saw (OpenMoji; DATA is what `benchmarks.tiny.recipe` built) are
+labelled zero-shot. A share of them is reviewed, chosen by the review queue (the least sure first, and a random
+audit); the reviewer is simulated and always right. `beamclip refine` then refits and relabels, and the labels of
+all images that were NOT reviewed are counted, before and after, with the paired bootstrap interval of the gain.
+
+Two tasks: the 8 groups that Unicode files emoji under, of every drawing; and 18 finer kinds of things
+(benchmarks.tiny.unseen), of the third of the drawings that are of them: 5 % of those are fewer than two a class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import io
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from benchmarks.tiny.unseen import LEAST, kinds_of, save
+from benchmarks.tiny.words import base_name
+from clip_transforms.elements import ContractError
+from clip_transforms.evaluation.metrics import paired
+from clip_transforms.review.report_data import sample_keys
+from clip_transforms.review.reviews import append_reviews
+from clip_transforms.storage import Store
+from pipelines import cli
+from schemas.reviews import REVIEWS
+
+#: Unicode's group -> class.
+GROUPS = {
+    "smileys-emotion": "smileys", "people-body": "people", "animals-nature": "animals", "food-drink": "food",
+    "travel-places": "travel", "activities": "activities", "objects": "objects", "symbols": "symbols",
+}  # fmt: skip
+AUDIT = 0.25  # of the reviewed images, drawn at random
+RESAMPLES = 10_000
+PROMPTS = Path(__file__).parent / "tiny"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """The rows of a label set: by image id the label, its margin, and the truth."""
+
+    label: dict[str, str]
+    margin: dict[str, float]
+    truth: dict[str, str]
+
+
+def groups_of(emojibase: Path) -> dict[str, str]:
+    """Name of a concept -> its group."""
+    names = json.loads((emojibase / "meta" / "groups.json").read_text())["groups"]
+    rows = json.loads((emojibase / "en" / "data.json").read_text())
+    found = {}
+    for row in rows:
+        group = GROUPS.get(names.get(str(row.get("group")), ""))
+        if group is not None:
+            found[base_name(str(row["label"]).lower().replace("’", "'"))] = group
+    return found
+
+
+def lay_out(data: Path, emojibase: Path, folder: Path) -> None:
+    """Each drawing of both tasks as folder/task/class/name.png."""
+    rows = [
+        row
+        for path in sorted((data / "validation").glob("*.parquet"))
+        for row in pq.read_table(path).to_pylist()
+        if row["split"] == "judge" and row["style"] == "openmoji"
+    ]
+    for task, classes in (("groups", groups_of(emojibase)), ("kinds", kinds_of(emojibase))):
+        drawn = [(classes[row["concept"]], row) for row in rows if row["concept"] in classes]
+        counts = Counter(name for name, _ in drawn)
+        save([(name, row) for name, row in drawn if counts[name] >= LEAST], folder / task)
+
+
+def beamclip(*args: object) -> None:
+    """Run a command, quietly; raises where it fails."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = cli.main([str(arg) for arg in args])
+    if code:
+        raise ContractError(f"beamclip {args[0]} ended with {code}: {said.getvalue()}")
+
+
+def read_labels(run: Path, tag: str) -> Labelled:
+    """The rows of one label set of a run; the truth is the folder of the image."""
+    table = ds.dataset(str(run / "labels" / tag), format="parquet").to_table(
+        columns=["image_id", "uri", "label", "margin"]
+    )
+    rows = table.to_pylist()
+    return Labelled(
+        label={row["image_id"]: row["label"] for row in rows},
+        margin={row["image_id"]: row["margin"] for row in rows},
+        truth={row["image_id"]: Path(row["uri"]).parent.name for row in rows},
+    )
+
+
+def select(found: Labelled, count: int) -> dict[str, tuple[float, bool]]:
+    """Image id -> (chance of selection, whether of the audit), of `count` images: the least sure, and some of all."""
+    ids = sorted(found.label)
+    audit = round(AUDIT * count)
+    drawn = {ids[place] for place in np.argsort(sample_keys(ids, seed=1))[:audit]}
+    unsure = sorted(ids, key=lambda key: found.margin[key])[: count - audit]
+    by_margin = {key: (1.0, key in drawn) for key in unsure}
+    return {key: (audit / len(ids), True) for key in drawn} | by_margin
+
+
+def review(run: Path, tag: str, found: Labelled, count: int) -> set[str]:
+    """Answer `count` images truly; their ids."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    chosen = select(found, count)
+    rows = [
+        dict.fromkeys(REVIEWS.names)
+        | {
+            "review_id": key,
+            "image_id": key,
+            "set_name": tag.rpartition("@")[0],
+            "prompt_set": tag,
+            "labels": [found.truth[key]],
+            "reviewer": "the truth",
+            "selection_prob": chance,
+            "audit": audit,
+            "source": "csv",
+            "imported_at": now,
+        }
+        for key, (chance, audit) in chosen.items()
+    ]
+    append_reviews(Store(str(run)), pa.Table.from_pylist(rows, schema=REVIEWS))
+    return set(chosen)
+
+
+def measure(pictures: Path, prompts: Path, share: float, run: Path) -> str:
+    """Label, review a share, refine: one line of the table."""
+    beamclip("label", "--input", pictures, "--prompts", prompts, "--output", run, "--quiet")
+    (tag,) = (path.name for path in (run / "labels").iterdir())
+    before = read_labels(run, tag)
+    count = round(share * len(before.label))
+    line = (
+        f"{prompts.stem:<8}{len(before.label):>7}{len(set(before.truth.values())):>9}{count:>10}{share:>7.0%}"
+    )
+    reviewed = review(run, tag, before, count)
+    try:
+        beamclip("refine", run, "--quiet")
+    except ContractError as error:
+        return f"{line}  {error}"
+    new = [path.name for path in (run / "labels").iterdir() if path.name != tag]
+    if not new:
+        return f"{line}  not adopted"
+    after = read_labels(run, new[0])
+    rest = [key for key in before.label if key not in reviewed]
+    old_right = np.array([before.label[key] == before.truth[key] for key in rest])
+    new_right = np.array([after.label[key] == after.truth[key] for key in rest])
+    found = paired(
+        int((new_right & old_right).sum()),
+        int((new_right & ~old_right).sum()),
+        int((~new_right & old_right).sum()),
+        neither=int((~new_right & ~old_right).sum()),
+        resamples=RESAMPLES,
+        seed=0,
+    )
+    low, high = (100 * end for end in found.interval or (float("nan"),) * 2)
+    told = f"{100 * (new_right.mean() - old_right.mean()):+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{line}{len(rest):>7}{old_right.mean():>9.1%}{new_right.mean():>8.1%}  {told}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--data", type=Path, required=True, help="what benchmarks.tiny.recipe built")
+    parser.add_argument("--cache", type=Path, help="the recipe's downloads; default: DATA/cache")
+    parser.add_argument("--share", type=float, nargs="+", default=[0.05, 0.1, 0.2], help="of the images")
+    options = parser.parse_args(argv)
+    head = f"{'task':<8}{'images':>7}{'classes':>9}{'reviewed':>10}{'share':>7}{'rest':>7}{'before':>9}{'after':>8}"
+    print(f"{head}  gain on the rest, points [95 %]")
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        lay_out(options.data, (options.cache or options.data / "cache") / "emojibase", work)
+        for task in ("groups", "kinds"):
+            for share in options.share:
+                run = work / f"{task}-{share}"
+                print(measure(work / task, PROMPTS / f"{task}.yaml", share, run), flush=True)
+
+
+if __name__ == "__main__":
+    main()
