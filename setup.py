@@ -15,6 +15,7 @@ PACKAGES = [
     "clip_transforms.prompts",
     "clip_transforms.refining",
     "clip_transforms.review",
+    "clip_transforms.review.exporters",
     "clip_transforms.sources",
     "clip_transforms.training",
     "clip_transforms.transforms",

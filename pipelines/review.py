@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 
 #: subcommand -> (module, one line of help). A module is imported only when its command is called.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "export": ("pipelines.review_export", "choose what people should review, for an annotation tool"),
+}
 
 
 def usage() -> str:
