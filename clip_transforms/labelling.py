@@ -107,7 +107,7 @@ class Labeller:
             logit_scale=config.logit_scale,
             logit_bias=config.logit_bias,
             top_k=applied.label_set.top_k,
-            accept=applied.calibration.accept if applied.calibration else None,
+            accept=applied.calibration.accept or None if applied.calibration else None,  # {}: no cuts
             temperature=applied.calibration.temperature if applied.calibration else None,
             probe=applied.probe,
         )

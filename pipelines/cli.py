@@ -16,6 +16,10 @@ COMMANDS = {
         "hold labels against known truths, few-shot probes against zero-shot",
     ),
     "refine": ("pipelines.refine", "refit a label set on its reviews and relabel the run"),
+    "calibrate": (
+        "pipelines.calibrate",
+        "a temperature, and labels that are accepted unseen with a guarantee, from audited images",
+    ),
     "train": ("pipelines.train", "train or fine-tune a CLIP model on pictures with captions"),
     "review": ("pipelines.review", "images go out to annotators, their answers come back"),
     "status": ("pipelines.status", "counts of a run recomputed from its commits, what is left, what failed"),

@@ -79,7 +79,7 @@ def close(store: Store, summary: Mapping[str, Any], closing: Closing, *, quiet: 
     record = {**summary, "command": closing.command, "max_failure_rate": closing.max_failure_rate}
     record["submitted"] = asdict(closing)  # should this end before its lease is given back
     store.write(f"runs/{closing.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
-    flips = [record_flips(store, tag) for tag in closing.label_sets if closing.command == "refine"]
+    flips = [record_flips(store, tag) for tag in closing.label_sets[:1] if closing.command == "refine"]
     report = write_run_report(store, summary, allow_private_urls=closing.allow_private_urls)
     if not quiet:
         for found in flips:

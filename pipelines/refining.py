@@ -24,12 +24,11 @@ from clip_transforms.refining.text import errors_table, refit_lines, reviewed_li
 from clip_transforms.review.reviews import verdicts
 from clip_transforms.scoring import class_logits
 from clip_transforms.storage import Store
-from pipelines.from_run import check_complete, check_source
-from pipelines.job import encoder_spec, engine_options, stored_identity
+from pipelines.from_run import check_complete
 from pipelines.launch import Exit, beam_options
-from pipelines.options import identity_from
+from pipelines.planning import make_config
 from pipelines.preflight import launchers_encoder
-from pipelines.relabel import relabel
+from pipelines.relabel import relabel, stored_job
 from pipelines.runners import launch_of
 from pipelines.storage_options import storage_options
 
@@ -68,7 +67,7 @@ def refine(
     tell = _silent if hasattr(args, "quiet") else _tell
     reviewed = _reviewed(run)
     tell(reviewed_lines(reviewed))
-    refined = _refit(run, reviewed, _text_model(args, run, workers_here=workers_here))
+    refined = _refit(run, reviewed, _text_model(args, store, workers_here=workers_here))
     tell(refit_lines(refined.found, refined.trained, refined.held))
     if refined.errors:
         tell(["", errors_table(refined.errors).plain(), ""])
@@ -113,20 +112,11 @@ def _reviewed(run: LabelledRun) -> Reviewed:
     return reviewed
 
 
-def _text_model(args: argparse.Namespace, run: LabelledRun, *, workers_here: bool) -> TextModel:
+def _text_model(args: argparse.Namespace, store: Store, *, workers_here: bool) -> TextModel:
     """How the run's encoder makes probabilities; RequestError where the encoder that is found is not the run's."""
-    extensions = check_source(run.source)
-    identity = identity_from({}, stored_identity(extensions))
-    spec = encoder_spec(args, identity, run.store.storage_options)
-    engine = engine_options(args, identity, run.store.storage_options)
-    encoder = launchers_encoder(spec, engine, workers_here=workers_here)
-    kept = extensions[0].config["weights_id"]
-    if encoder.weights_id != kept:
-        raise RequestError(
-            f"{encoder.name} has the weights {encoder.weights_id} here, the run {run.source.root} was embedded with "
-            f"{kept}: its logits cannot be made again"
-        )
-    return TextModel(family=encoder.family, logit_scale=encoder.logit_scale, logit_bias=encoder.logit_bias)
+    job = stored_job(args, store)
+    config = make_config(job, launchers_encoder(job.spec, job.engine, workers_here=workers_here))
+    return TextModel(family=config.family, logit_scale=config.logit_scale, logit_bias=config.logit_bias)
 
 
 def _refit(run: LabelledRun, reviewed: Reviewed, model: TextModel) -> Refined:

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from clip_transforms.accounting import summarise
 from clip_transforms.labelled import embeddings_run
-from clip_transforms.labelsets import LabelSet, keep_label_set
+from clip_transforms.labelsets import LabelSet, keep_label_set, label_set_tags, read_label_set
 from clip_transforms.storage import Store
 from pipelines.closing import run_and_close
 from pipelines.from_run import check_complete, check_source, no_sources
@@ -18,6 +19,30 @@ from pipelines.planning import make_config
 from pipelines.preflight import launchers_encoder
 from pipelines.runners import launch_of
 from pipelines.submitted import take_lease
+
+
+def stored_job(args: argparse.Namespace, store: Store) -> Job:
+    """The job that labels the stored embeddings of a run, without any label set yet.
+
+    store: of the run, or of one that holds labels of another run's embeddings. Raises RequestError where it
+    holds no run, or the embeddings are not complete.
+    """
+    other = embeddings_run(store)
+    source = store if other is None else Store(other, store.storage_options)
+    extensions = check_source(source)
+    check_complete(source)
+    identity = identity_from({}, stored_identity(extensions))
+    args = argparse.Namespace(**{**vars(args), "from_run": source.root})
+    return Job(
+        args=args,
+        store=store,
+        identity=identity,
+        sources=no_sources(store.storage_options),
+        engine=engine_options(args, identity, store.storage_options),
+        spec=encoder_spec(args, identity, store.storage_options),
+        extensions=tuple(extensions),
+        label_sets=(),
+    )
 
 
 def relabel(
@@ -35,33 +60,30 @@ def relabel(
     """Label the run in `store` with a set that was made from its set `base`; the exit code.
 
     objects: what the new set needs beside its prompts (a calibration, a probe), by name; written before the
-    set is. The text features are those of `base`. Raises RequestError where the run is not complete.
+    set is. The text features are those of `base`. Sets that an earlier job left unfinished are finished too.
+    Raises RequestError where the run is not complete.
     """
-    other = embeddings_run(store)
-    source = store if other is None else Store(other, store.storage_options)
-    extensions = check_source(source)
-    check_complete(source)
-    identity = identity_from({}, stored_identity(extensions))
+    job = stored_job(args, store)
     options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
-    launch = launch_of(args, options)
-    job = Job(
-        args=args,
-        store=store,
-        identity=identity,
-        sources=no_sources(store.storage_options),
-        engine=engine_options(args, identity, store.storage_options),
-        spec=encoder_spec(args, identity, store.storage_options),
-        extensions=tuple(extensions),
-        label_sets=(label_set,),
-    )
+    launch = launch_of(job.args, options)
     store.probe()
     encoder = launchers_encoder(job.spec, job.engine, workers_here=launch.workers_here)
-    config = make_config(job, encoder)
-    if other is not None:
-        config = replace(config, embeddings_run=source.root)
+    source = str(job.args.from_run)
     with take_lease(store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         for name, data in objects.items():
             store.write(name, data)
         store.create(f"text/{label_set.tag}.arrow", store.read(f"text/{base}.arrow"))
         keep_label_set(store, label_set)
+        job = replace(job, label_sets=(label_set, *_unfinished(store, source, but=label_set.tag)))
+        config = make_config(job, encoder)
+        if source != store.root:
+            config = replace(config, embeddings_run=source)
         return run_and_close(job, config, job.extensions, launch, lease, command=command)
+
+
+def _unfinished(store: Store, source: str, *, but: str) -> tuple[LabelSet, ...]:
+    """The other sets of the run that not every embedded image has a label of."""
+    labelled = summarise(store)["labels"]
+    images = summarise(store if source == store.root else Store(source, store.storage_options))["embedded"]
+    tags = (tag for tag in label_set_tags(store) if tag != but and labelled.get(tag) != images)
+    return tuple(read_label_set(store, tag) for tag in tags)

@@ -27,7 +27,9 @@ _PLAN = "0badcafe"
 _WRITTEN = 8192  # rows at a time
 
 
-def new_run(store: Store, prompts: PromptSet = PETS, *, calibration: str | None = None, top_k: int = 5) -> str:
+def new_run(
+    store: Store, prompts: PromptSet = PETS, *, calibration: str | None = None, top_k: int = 5
+) -> str:
     """An empty run with a label set; its tag."""
     extension = Extension(
         name="0000",
@@ -61,7 +63,9 @@ def add_unit(
     """A unit of images and their label rows; changes: columns of LABELS that differ from the plain ones."""
     unit, count = f"{_PLAN}-0000-{number:06d}", len(ids)
     uris = changes.pop("uri", None) or [f"gs://bucket/photos/{image_id}.jpg" for image_id in ids]
-    stamp = {name: pa.repeat(name, count).dictionary_encode() for name in ("fingerprint", "encoder", "run_id")}
+    stamp = {
+        name: pa.repeat(name, count).dictionary_encode() for name in ("fingerprint", "encoder", "run_id")
+    }
     made = pa.repeat(pa.scalar(MADE, pa.timestamp("us", tz="UTC")), count)
     schema = embeddings_schema(vectors.shape[1])
     flat = pa.array(vectors.astype(np.float32).ravel())

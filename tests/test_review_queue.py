@@ -174,9 +174,7 @@ def test_a_run_that_grew_is_audited_at_the_rate_of_its_first_audit(tmp_path: Pat
     numbers = [str(number) for number in (*range(1000), *range(5000, 7000))]
     keys = dict(zip(numbers, sample_keys(numbers, seed=0).tolist(), strict=True))
     bound = max(keys[image] for image in ids(first, audit=True))
-    assert set(ids(second, audit=True)) == {
-        image for image in numbers[1000:] if keys[image] <= bound
-    }
+    assert set(ids(second, audit=True)) == {image for image in numbers[1000:] if keys[image] <= bound}
     drawn = sum(key <= bound for key in keys.values())
     assert {row["audit_prob"] for row in rows(second) if row["audit"]} == {drawn / 3000}
     assert set(ids(build_queue(grown, replace(SMALL, audit=0)))) & set(ids(first, audit=True)) == set()
@@ -228,7 +226,11 @@ def test_small_runs_are_reviewed_whole(tmp_path: Path, count: int) -> None:
 def test_the_order_of_parts_changes_neither_audit_nor_candidates() -> None:
     rng = np.random.default_rng(0)
     many = np.zeros(5000, CANDIDATE)
-    many["cluster"], many["margin"], many["key"] = rng.integers(0, 8, 5000), rng.random(5000), rng.random(5000)
+    many["cluster"], many["margin"], many["key"] = (
+        rng.integers(0, 8, 5000),
+        rng.random(5000),
+        rng.random(5000),
+    )
     many["phash"], many["sketch"] = rng.integers(0, 50, 5000), rng.integers(0, 50, 5000)
     found = []
     for order in (np.arange(5000), rng.permutation(5000)):

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from clip_transforms.labelsets import read_label_set
 from clip_transforms.prompts import PromptSet
 from clip_transforms.review import report_format
+from clip_transforms.review.report_calibration import calibration_view
 from clip_transforms.review.report_checks import checks
 from clip_transforms.review.report_data import part_names, read_duplicates, read_failures, read_images
 from clip_transforms.review.report_labels import count_labels, label_sets, read_sheets
@@ -112,6 +113,7 @@ def _read(store: Store, data: ReportInputs, options: ReportOptions) -> _Found:
     sets = []
     for tag, names in folders.items():
         stats = count_labels(store, tag=tag, names=names)
+        stats.calibration = calibration_view(store, tag)
         labels = wanted_labels(stats, sheets=per_set)
         sheets = read_sheets(store, stats, names=names, labels=labels, options=options)
         sets.append((stats, sheets, _prompts(store, tag)))

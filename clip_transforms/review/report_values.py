@@ -12,6 +12,7 @@ from clip_transforms.prompts.rules import NONE
 from clip_transforms.review.report_histogram import Histogram
 
 if TYPE_CHECKING:
+    from clip_transforms.review.report_calibration import CalibrationView
     from clip_transforms.storage import Store
 
 
@@ -156,6 +157,7 @@ class SetStats:
     scores: Histogram = field(default_factory=Histogram)
     margins: Histogram = field(default_factory=Histogram)
     entropies: Histogram = field(default_factory=Histogram)
+    calibration: CalibrationView | None = None
 
     def frequent(self) -> list[tuple[str, LabelCount]]:
         """Labels and counts, most frequent first; without `__none__` and without the rows that have none."""

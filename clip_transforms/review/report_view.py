@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from clip_transforms.prompts import PromptSet
 from clip_transforms.prompts.rules import NONE
+from clip_transforms.review.report_calibration import CalibrationView
 from clip_transforms.review.report_format import base_name, number, word
 from clip_transforms.review.report_histogram import Chart, chart
 from clip_transforms.review.report_values import (
@@ -86,6 +87,7 @@ class SetView:
     labels: tuple[LabelRow, ...]
     never: tuple[str, ...]
     sheets: tuple[SheetView, ...]
+    calibration: CalibrationView | None
 
 
 def wanted_labels(stats: SetStats, *, sheets: int) -> list[str | None]:
@@ -133,6 +135,7 @@ def set_view(
             _sheet_view(stats, sheet, anchors[sheet.label], pictures=pictures, options=options)
             for sheet in sheets
         ),
+        calibration=stats.calibration,
     )
 
 
