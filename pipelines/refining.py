@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from clip_transforms.elements import ContractError, RequestError
+from clip_transforms.elements import ContractError
 from clip_transforms.evaluation.judges import TextModel
 from clip_transforms.evaluation.metrics import PairedDifference
 from clip_transforms.labelled import LabelledRun, find_set
