@@ -16,6 +16,7 @@ PACKAGES = [
     "clip_transforms.refining",
     "clip_transforms.review",
     "clip_transforms.review.exporters",
+    "clip_transforms.review.importers",
     "clip_transforms.sources",
     "clip_transforms.training",
     "clip_transforms.transforms",

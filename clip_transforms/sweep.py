@@ -26,6 +26,7 @@ _DATA = re.compile(
     r"|clip-retrieval/(?:image|text)\.index"
     rf"|labels/{_TAG}/part-[^/]+\.parquet"
     r"|evaluation/[^/]+\.(?:json|html|svg)"
+    r"|diffs/[^/]+\.(?:json|html|csv)"
     r"|attempts/\d/[^/]+/[0-9a-f]{8}-[^/]+\.json"
     rf"|queues/[^/]+\.parquet|text/{_TAG}[^/]*|text/pairs|calibration/{_TAG}\.json|probes/{_TAG}/.+"
 )
@@ -101,6 +102,7 @@ def overwrite(store: Store) -> int:
         "reviews",
         "queues",
         "calibration",
+        "diffs",
         "text",
         ATTEMPTS,
         "commits",

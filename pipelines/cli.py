@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("pipelines.train", "train or fine-tune a CLIP model on pictures with captions"),
     "review": ("pipelines.review", "images go out to annotators, their answers come back"),
     "status": ("pipelines.status", "counts of a run recomputed from its commits, what is left, what failed"),
+    "review": ("pipelines.review", "send images to annotators, take their answers back, write final labels"),
     "prompts": ("pipelines.prompts", "list the shipped prompt sets, check a prompt-set file"),
     "models": ("pipelines.models", "list the known encoders, pull weights into the cache"),
 }

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 #: subcommand -> (module, one line of help). A module is imported only when its command is called.
 COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("pipelines.review_export", "choose what people should review, for an annotation tool"),
+    "import": ("pipelines.review_import", "store what annotators answered"),
+    "final": ("pipelines.review_final", "write the final labels, with who decided each"),
+    "migrate": ("pipelines.review_migrate", "carry labels and reviews over to a changed prompt set"),
 }
 
 

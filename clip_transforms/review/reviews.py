@@ -76,20 +76,25 @@ def read_reviews(store: Store, set_name: str | None = None) -> pa.Table:
 
 def verdicts(store: Store, set_name: str) -> list[Verdict]:
     """What the reviews of each image of a set come to, by image id."""
+    return verdicts_of(read_reviews(store, set_name))
+
+
+def verdicts_of(reviews: pa.Table) -> list[Verdict]:
+    """The same of rows of REVIEWS, all of one set."""
     by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in read_reviews(store, set_name).to_pylist():
+    for row in reviews.to_pylist():
         by_image[row["image_id"]].append(row)
     return [_verdict(rows) for _, rows in sorted(by_image.items())]
 
 
 def _verdict(rows: Sequence[dict[str, Any]]) -> Verdict:
     latest: dict[str, dict[str, Any]] = {}
-    for row in sorted(rows, key=_when):
+    for row in sorted(rows, key=when):
         latest[row["reviewer"]] = row
     answers = tuple((name, tuple(sorted(latest[name]["labels"]))) for name in sorted(latest))
     ranked = Counter(labels for _, labels in answers).most_common(2)
     tied = len(ranked) > 1 and ranked[0][1] == ranked[1][1]
-    last = max(latest.values(), key=_when)
+    last = max(latest.values(), key=when)
     known = [row["selection_prob"] for row in rows if row["selection_prob"] is not None]
     return Verdict(
         image_id=last["image_id"],
@@ -103,7 +108,7 @@ def _verdict(rows: Sequence[dict[str, Any]]) -> Verdict:
     )
 
 
-def _when(row: dict[str, Any]) -> tuple[datetime, datetime]:
+def when(row: dict[str, Any]) -> tuple[datetime, datetime]:
     """Of an answer without its own time, that of its import."""
     return (row["reviewed_at"] or row["imported_at"], row["imported_at"])
 

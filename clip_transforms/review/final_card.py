@@ -1,0 +1,270 @@
+"""What a finished data set says of itself: the facts of `dataset.json`, and the same for people, `DATASET_CARD.md`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clip_transforms.calibration import read_calibration
+from clip_transforms.evaluation.metrics import wilson
+from clip_transforms.evaluation.text import percent
+from clip_transforms.labelled import LabelledRun
+from clip_transforms.labelsets import LabelSet
+from clip_transforms.probe import read_probe
+from clip_transforms.prompts import NONE
+from clip_transforms.review.deciding import DECIDERS, Audited, Decided
+from clip_transforms.review.report_format import flat
+
+_MOST_ROWS = 200  # labels in the card's table; the JSON holds all
+
+_MEANINGS = {
+    "reviewer": "people; where they differed, most of them",
+    "probe": "a probe on reviewed images, above a threshold with a guarantee",
+    "model_auto_accept": "the model, above a threshold with a guarantee",
+    "model": "the model, without any guarantee (--all)",
+    "undecided": "nobody: without a label",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What was written beside the facts. copied: images; None where none were to be."""
+
+    files: tuple[str, ...]
+    folders: Mapping[str, str]  # by label
+    copied: int | None
+    not_copied: int
+
+
+def facts(
+    run: LabelledRun,
+    counts: Decided,
+    written: Written,
+    *,
+    reviewed: int,
+    audit_drawn: int,
+    run_facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of dataset.json. reviewed: images with reviews, found or not. run_facts: shown as they are."""
+    label_set = run.label_set
+    prompts = label_set.prompt_set
+    used = {*prompts.classes, *prompts.groups, *counts.labels}
+    by_id = {label.id: label for label in prompts.labels}
+    return {
+        "name": prompts.name,
+        "prompt_set": run.tag,
+        "prompt_set_hash": prompts.hash,
+        "task": prompts.task,
+        "run": run.store.root,
+        **run_facts,
+        "images": counts.images,
+        "decided": counts.images - counts.by["undecided"],
+        "decided_by": {name: counts.by[name] for name in DECIDERS if counts.by[name]},
+        "labels": {
+            key: {
+                "name": by_id[key].name if key in by_id else key,
+                "description": by_id[key].description if key in by_id else None,
+                "images": sum(counts.labels.get(key, {}).values()),
+                "decided_by": dict(counts.labels.get(key, {})),
+                "folder": written.folders.get(key),
+            }
+            for key in sorted(used)
+        },
+        "images_without_labels": counts.no_labels if prompts.task == "multi" else None,
+        "reviews": {
+            "images": reviewed,
+            "not_in_run": counts.missing(reviewed),
+            "outvoted": counts.majorities,
+            "undecided_conflicts": counts.undecided_conflicts,
+            "labels_not_in_set": dict(counts.outside),
+        },
+        "conflicts": [
+            {
+                "image_id": verdict.image_id,
+                "uri": verdict.uri,
+                "answers": {name: list(labels) for name, labels in verdict.answers},
+            }
+            for verdict in counts.conflicts
+        ],
+        "audit": {
+            "drawn": audit_drawn,
+            "all": _agreement(counts.audit),
+            "auto_accepted": _agreement(counts.audit_accepted),
+        },
+        **_refinements(run, label_set),
+        "files": list(written.files),
+        "images_copied": written.copied,
+        "images_not_copied": written.not_copied,
+    }
+
+
+def as_json(content: Mapping[str, Any]) -> bytes:
+    """What dataset.json holds."""
+    return json.dumps(content, indent=1, ensure_ascii=False, default=str).encode("utf-8", "replace")
+
+
+def card(content: Mapping[str, Any]) -> bytes:
+    """The card, Markdown: who decided, labels, how often the model was right, what it was made with."""
+    audit, reviews = content["audit"], content["reviews"]
+    lines = [
+        f"# {_words(content['name'])}",
+        "",
+        f"{content['decided']:,} of {content['images']:,} images have a final label of the set "
+        f"`{content['prompt_set']}` ({content['task']}-label).",
+        "",
+        "## Who decided",
+        "",
+        *_table(
+            ("decided by", "images", "share", "who that is"),
+            [
+                (name, f"{count:,}", percent(count / max(1, content["images"])), _MEANINGS[name])
+                for name, count in content["decided_by"].items()
+            ],
+        ),
+        "",
+        "## Labels",
+        "",
+        *_labels(content),
+        "",
+        "## How good the labels are",
+        "",
+        *_quality(content, audit),
+        f"- Reviews: {reviews['images']:,} images; {reviews['outvoted']:,} decided by most of several reviewers; "
+        f"{reviews['undecided_conflicts']:,} undecided, as reviewers differ and none has a majority.",
+        *(
+            [f"- Reviewed, but not in the run: {reviews['not_in_run']:,} images."]
+            if reviews["not_in_run"]
+            else []
+        ),
+        *(_outside(reviews["labels_not_in_set"])),
+        "",
+        "## What it was made with",
+        "",
+        *[f"- {key}: {value}" for key, value in _made_with(content)],
+        "",
+    ]
+    return "\n".join(lines).encode("utf-8", "replace")
+
+
+def _labels(content: Mapping[str, Any]) -> list[str]:
+    found = sorted(content["labels"].items(), key=lambda entry: (-entry[1]["images"], entry[0]))
+    rows = [
+        (
+            _words(key),
+            f"{entry['images']:,}",
+            ", ".join(f"{count:,} {name}" for name, count in entry["decided_by"].items()) or "-",
+            _words(entry["description"] or ""),
+        )
+        for key, entry in found[:_MOST_ROWS]
+    ]
+    lines = _table(("label", "images", "decided by", "description"), rows)
+    if len(found) > _MOST_ROWS:
+        lines += ["", f"{len(found) - _MOST_ROWS:,} more are in dataset.json."]
+    if content["images_without_labels"]:
+        lines += ["", f"{content['images_without_labels']:,} decided images have none of the labels."]
+    return lines
+
+
+def _quality(content: Mapping[str, Any], audit: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for key, words in (("all", "all images"), ("auto_accepted", "images that are accepted unseen")):
+        found = audit[key]
+        if found["images"]:
+            low, high = found["error_wilson_95"]
+            lines.append(
+                f"- The model's label of {words} is wrong for an estimated {percent(found['error'])} "
+                f"(95 % Wilson interval {100 * low:.1f} to {100 * high:.1f} %): reviewers agreed with "
+                f"{found['agreed']:,} of {found['images']:,} images of a uniform random audit."
+            )
+    if not lines:
+        lines.append("- There is no reviewed random audit, so how often the model is wrong is not known.")
+    if audit["drawn"] > audit["all"]["images"]:
+        lines.append(f"- Of the audit's {audit['drawn']:,} images {audit['all']['images']:,} are decided.")
+    if content["probe"] and audit["all"]["images"]:
+        lines.append(
+            "- The probe was fitted on reviewed images; where audit images were among them, the figures flatter it."
+        )
+    return lines
+
+
+def _outside(labels: Mapping[str, int]) -> list[str]:
+    if not labels:
+        return []
+    told = ", ".join(f"{_words(key)} ({count:,})" for key, count in labels.items())
+    return [f"- Undecided, as reviewers gave labels that the set does not have: {told}."]
+
+
+def _made_with(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = [
+        ("encoder", content["encoder"]),
+        ("prompt set", f"{content['prompt_set']}, sha256 {content['prompt_set_hash']}"),
+        ("fingerprint of the labels", content["fingerprint"]),
+        ("fingerprint of the embeddings", content["embedding_fingerprint"]),
+        ("run", content["run"]),
+        ("sources", ", ".join(content["sources"])),
+        ("date", content["created_at"]),
+        ("versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
+    ]
+    for kind in ("calibration", "probe"):
+        entry = content[kind]
+        if entry:
+            found += [(f"{kind}, {key}", str(value)) for key, value in flat(entry)]
+    return [(key, _words(str(value))) for key, value in found]
+
+
+def _agreement(found: Audited) -> dict[str, Any]:
+    wrong = found.images - found.agreed
+    return {
+        "images": found.images,
+        "agreed": found.agreed,
+        "agreement": found.agreed / found.images if found.images else None,
+        "error": wrong / found.images if found.images else None,
+        "error_wilson_95": wilson(wrong, found.images),
+    }
+
+
+def _refinements(run: LabelledRun, label_set: LabelSet) -> dict[str, Any]:
+    """The calibration and the probe that the labels were made with."""
+    calibration = read_calibration(run.store, run.tag) if label_set.calibration else None
+    probe = read_probe(run.store, run.tag) if label_set.probe else None
+    return {
+        "calibration": None
+        if calibration is None
+        else {
+            "hash": calibration.hash,
+            "base": calibration.base,
+            "temperature": calibration.temperature,
+            "accept": dict(calibration.accept),
+            "figures": dict(calibration.figures),
+        },
+        "probe": None
+        if probe is None
+        else {
+            "hash": probe.hash,
+            "base": probe.base,
+            "classes": len(probe.classes),
+            "blend": probe.blend,
+            "figures": dict(probe.figures),
+        },
+    }
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _words(text: str) -> str:
+    """Text from outside in one line of a Markdown table.
+
+    >>> _words("a|b\\nc <i>")
+    'a\\\\|b c &lt;i>'
+    """
+    if text == NONE:
+        return "none of these"
+    plain = " ".join(text.split())
+    for char, shown in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`"), ("*", "\\*")):
+        plain = plain.replace(char, shown)
+    return plain

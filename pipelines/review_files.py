@@ -1,0 +1,52 @@
+"""Files that people give to `beamclip review`: read whole, from disk or any store; and the flags they share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from clip_transforms.elements import RequestError
+from clip_transforms.filesystems import open_filesystem, shown
+from clip_transforms.storage import Store
+
+
+def add_shared_flags(parser: argparse.ArgumentParser) -> None:
+    """RUN, --set and the options of the machine; those not given are absent."""
+    parser.add_argument("run", metavar="RUN", help="the folder of a run with labels")
+    parser.add_argument(
+        "--set",
+        metavar="NAME[@HASH8]",
+        help="the label set: its newest labels, or those of this hash (needed where RUN has several sets)",
+    )
+    parser.add_argument(
+        "--storage-option",
+        action="append",
+        metavar="K=V",
+        help="option of the fsspec file system; may be repeated",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--verbose", action="store_true", help="show tracebacks")
+
+
+def read_file(url: str, options: Mapping[str, object], *, flag: str = "") -> bytes:
+    """A whole file; RequestError where it cannot be read. flag: the option that named it."""
+    told = f"{flag} {shown(url)}".strip()
+    try:
+        filesystem, path = open_filesystem(url, options)
+        return bytes(filesystem.cat_file(path))
+    except FileNotFoundError as error:
+        raise RequestError(f"{told} does not exist") from error
+    except IsADirectoryError as error:
+        raise RequestError(f"{told} is a folder; give the file") from error
+    except RequestError:
+        raise
+    except Exception as error:  # each store's client has exceptions of its own
+        raise RequestError(f"{told} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def write_file(url: str, data: bytes, options: Mapping[str, object]) -> None:
+    """A whole file, an older one is replaced."""
+    folder, _, name = url.replace("\\", "/").rpartition("/")
+    if not name:
+        raise RequestError(f"{shown(url)} is no name of a file")
+    Store(folder or ("/" if url.startswith("/") else "."), options).write(name, data)
