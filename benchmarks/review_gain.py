@@ -1,9 +1,10 @@
 """What reviewing a few images is worth: `python -m benchmarks.review_gain --data DATA`.
 
 Drawings of a style that the embedded model never saw (OpenMoji; DATA is what `benchmarks.tiny.recipe` built) are
-labelled zero-shot. A share of them is reviewed, chosen by the review queue (the least sure first, and a random
-audit); the reviewer is simulated and always right. `beamclip refine` then refits and relabels, and the labels of
-all images that were NOT reviewed are counted, before and after, with the paired bootstrap interval of the gain.
+labelled zero-shot. `beamclip review export` chooses a share of them (the least sure, and a random audit of a
+quarter of the queue, half of which is held out), a simulated reviewer who is always right answers, `beamclip review
+import` stores that, and `beamclip refine` refits and relabels. Then the labels of all images that were NOT reviewed
+are counted, before and after, with the paired bootstrap interval of the gain.
 
 Two tasks: the 8 groups that Unicode files emoji under, of every drawing; and 18 finer kinds of things
 (benchmarks.tiny.unseen), of the third of the drawings that are of them: 5 % of those are fewer than two a class.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
+import csv
 import io
 import json
 import tempfile
@@ -23,36 +24,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from benchmarks.tiny.unseen import LEAST, kinds_of, save
 from benchmarks.tiny.words import base_name
-from clip_transforms.elements import ContractError
 from clip_transforms.evaluation.metrics import paired
-from clip_transforms.review.report_data import sample_keys
-from clip_transforms.review.reviews import append_reviews
-from clip_transforms.storage import Store
 from pipelines import cli
-from schemas.reviews import REVIEWS
 
 #: Unicode's group -> class.
 GROUPS = {
     "smileys-emotion": "smileys", "people-body": "people", "animals-nature": "animals", "food-drink": "food",
     "travel-places": "travel", "activities": "activities", "objects": "objects", "symbols": "symbols",
 }  # fmt: skip
-AUDIT = 0.25  # of the reviewed images, drawn at random
 RESAMPLES = 10_000
 PROMPTS = Path(__file__).parent / "tiny"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """The rows of a label set: by image id the label, its margin, and the truth."""
+    """The rows of a label set: by image id the label, and the truth."""
 
     label: dict[str, str]
-    margin: dict[str, float]
     truth: dict[str, str]
 
 
@@ -82,59 +75,42 @@ def lay_out(data: Path, emojibase: Path, folder: Path) -> None:
         save([(name, row) for name, row in drawn if counts[name] >= LEAST], folder / task)
 
 
-def beamclip(*args: object) -> None:
-    """Run a command, quietly; raises where it fails."""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+def beamclip(*args: object, allowed: Sequence[int] = (0,)) -> int:
+    """Run a command, quietly; its exit code, which must be one of those allowed."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
         code = cli.main([str(arg) for arg in args])
-    if code:
-        raise ContractError(f"beamclip {args[0]} ended with {code}: {said.getvalue()}")
+    if code not in allowed:
+        raise SystemExit(f"beamclip {args[0]} ended with {code}: {said.getvalue()}")
+    return code
 
 
 def read_labels(run: Path, tag: str) -> Labelled:
     """The rows of one label set of a run; the truth is the folder of the image."""
     table = ds.dataset(str(run / "labels" / tag), format="parquet").to_table(
-        columns=["image_id", "uri", "label", "margin"]
+        columns=["image_id", "uri", "label"]
     )
     rows = table.to_pylist()
     return Labelled(
         label={row["image_id"]: row["label"] for row in rows},
-        margin={row["image_id"]: row["margin"] for row in rows},
         truth={row["image_id"]: Path(row["uri"]).parent.name for row in rows},
     )
 
 
-def select(found: Labelled, count: int) -> dict[str, tuple[float, bool]]:
-    """Image id -> (chance of selection, whether of the audit), of `count` images: the least sure, and some of all."""
-    ids = sorted(found.label)
-    audit = round(AUDIT * count)
-    drawn = {ids[place] for place in np.argsort(sample_keys(ids, seed=1))[:audit]}
-    unsure = sorted(ids, key=lambda key: found.margin[key])[: count - audit]
-    by_margin = {key: (1.0, key in drawn) for key in unsure}
-    return {key: (audit / len(ids), True) for key in drawn} | by_margin
-
-
-def review(run: Path, tag: str, found: Labelled, count: int) -> set[str]:
-    """Answer `count` images truly; their ids."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    chosen = select(found, count)
-    rows = [
-        dict.fromkeys(REVIEWS.names)
-        | {
-            "review_id": key,
-            "image_id": key,
-            "set_name": tag.rpartition("@")[0],
-            "prompt_set": tag,
-            "labels": [found.truth[key]],
-            "reviewer": "the truth",
-            "selection_prob": chance,
-            "audit": audit,
-            "source": "csv",
-            "imported_at": now,
-        }
-        for key, (chance, audit) in chosen.items()
-    ]
-    append_reviews(Store(str(run)), pa.Table.from_pylist(rows, schema=REVIEWS))
-    return set(chosen)
+def review(run: Path, tag: str, count: int) -> set[str]:
+    """Export a queue of `count` images at most, answer it truly, import the answers; the ids of the images."""
+    folder = run.with_name(f"{run.name}-queue")
+    beamclip("review", "export", run, "--set", tag, "--to", "csv", "--limit", count, "--output", folder)
+    (path,) = folder.glob("*.csv")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["labels"], row["reviewer"] = Path(row["uri"]).parent.name, "the truth"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    beamclip("review", "import", run, "--set", tag, "--from", "csv", path)
+    return {row["image_id"] for row in rows}
 
 
 def measure(pictures: Path, prompts: Path, share: float, run: Path) -> str:
@@ -142,15 +118,11 @@ def measure(pictures: Path, prompts: Path, share: float, run: Path) -> str:
     beamclip("label", "--input", pictures, "--prompts", prompts, "--output", run, "--quiet")
     (tag,) = (path.name for path in (run / "labels").iterdir())
     before = read_labels(run, tag)
-    count = round(share * len(before.label))
-    line = (
-        f"{prompts.stem:<8}{len(before.label):>7}{len(set(before.truth.values())):>9}{count:>10}{share:>7.0%}"
-    )
-    reviewed = review(run, tag, before, count)
-    try:
-        beamclip("refine", run, "--quiet")
-    except ContractError as error:
-        return f"{line}  {error}"
+    images, classes = len(before.label), len(set(before.truth.values()))
+    reviewed = review(run, tag, round(share * images))
+    line = f"{prompts.stem:<8}{images:>7}{classes:>9}{len(reviewed):>10}{len(reviewed) / images:>7.1%}"
+    if beamclip("refine", run, "--quiet", allowed=(0, 1)):
+        return f"{line}  too few reviews of a class to learn from"
     new = [path.name for path in (run / "labels").iterdir() if path.name != tag]
     if not new:
         return f"{line}  not adopted"

@@ -21,7 +21,6 @@ COMMANDS = {
         "a temperature, and labels that are accepted unseen with a guarantee, from audited images",
     ),
     "train": ("pipelines.train", "train or fine-tune a CLIP model on pictures with captions"),
-    "review": ("pipelines.review", "images go out to annotators, their answers come back"),
     "status": ("pipelines.status", "counts of a run recomputed from its commits, what is left, what failed"),
     "review": ("pipelines.review", "send images to annotators, take their answers back, write final labels"),
     "prompts": ("pipelines.prompts", "list the shipped prompt sets, check a prompt-set file"),

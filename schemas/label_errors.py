@@ -1,4 +1,4 @@
-"""The rows of `probes/<set>@<hash8>/label_errors.parquet`: reviews that are likely mistaken, the likeliest first."""
+"""The rows of `probes/<set>@<hash8>/label_errors.parquet`: reviews that may be mistaken, the likeliest first."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Reviews that are likely mistaken, found by confident learning on out-of-fold probabilities; nothing is changed.
+"""Reviews that may be mistaken, found by confident learning on out-of-fold probabilities; nothing is changed.
 
-Only images that a probe is trained on are looked at. Those of the audit that are held out for `calibrate` are
+Only images that a probe is trained on are looked at, and the weaker the fit, the more right
+answers it disputes. Those of the audit that are held out for `calibrate` are
 not: whoever mends just the answers that the model disputes makes the model look better than it is.
 """
 
@@ -106,7 +107,7 @@ def _multi(reviewed: Reviewed, logits: Float64) -> list[LabelError]:
 def _doubted(given: np.ndarray, probabilities: Float64) -> Bool:
     from cleanlab.filter import find_label_issues
 
-    found: Bool = find_label_issues(given, probabilities, n_jobs=1)
+    found: Bool = find_label_issues(given, probabilities, filter_by="both", n_jobs=1)
     return found
 
 

@@ -52,7 +52,7 @@ def errors_table(errors: Sequence[LabelError]) -> Table:
     """The likeliest mistakes among the reviews."""
     more = f", the {_SHOWN} likeliest" if len(errors) > _SHOWN else ""
     return Table(
-        title=f"reviews that are likely mistaken: {len(errors):,}{more}; nothing was changed",
+        title=f"reviews that may be mistaken: {len(errors):,}{more}; look at them again, nothing was changed",
         head=("image", "given", "suggested", "probability of the given"),
         rows=tuple(
             (printable(one.uri), _words(one.given), _words(one.suggested), f"{one.score:.3f}")
