@@ -16,7 +16,7 @@ from clip_transforms.accounting import check_contract
 from clip_transforms.lease import Lease
 from clip_transforms.live import count
 from clip_transforms.plan import Extension
-from clip_transforms.refining.flips import record_flips
+from clip_transforms.refining.count_flips import record_flips
 from clip_transforms.refining.text import agreement_lines, flips_table
 from clip_transforms.storage import Store
 from clip_transforms.summary import Summary, print_summary, read_failure_examples, read_set_counts

@@ -134,7 +134,7 @@ def _refit(run: LabelledRun, reviewed: Reviewed, model: TextModel) -> Refined:
     )
     found = refit(trained, logits, base=plain.tag)
     held = judge_held_out(reviewed, label_set.prompt_set, features, model, found.probe)
-    errors = tuple(find_label_errors(trained, found.predicted.blended))
+    errors = tuple(find_label_errors(trained, found.predicted))
     said = {
         **figures(found, trained),
         "refined": run.tag,

@@ -20,6 +20,7 @@ Int64 = npt.NDArray[np.int64]
 BLENDS = tuple(round(0.1 * step, 1) for step in range(11))
 FOLDS = 5
 _INNER = 4  # folds within the rows of the other folds
+_SHUFFLE = 1009.0  # times this, numbers in [0, 1) are in another order
 _PATIENCE = 2  # values of C in a row that are no better, after which larger ones are not tried
 _FOLD_SEED = 20_210_227
 
@@ -79,8 +80,8 @@ def fold_order(ids: tuple[str, ...]) -> Float64:
     return sample_keys(ids, seed=_FOLD_SEED)
 
 
-def deal_folds(sample: Sample, count: int) -> Int64:
-    """The fold of each row: each class is dealt out over the folds, in an order fixed by the ids.
+def deal_folds(sample: Sample, count: int, *, dealing: int = 0) -> Int64:
+    """The fold of each row: each class is dealt out over the folds, in an order fixed by the ids and `dealing`.
 
     In a multi-label set a row is of the rarest of its labels that get a probe.
     """
@@ -89,7 +90,8 @@ def deal_folds(sample: Sample, count: int) -> Int64:
     ranked += [place for place in range(len(rarity)) if place not in set(ranked)]
     strata = np.where(sample.targets.any(axis=1), sample.targets[:, ranked].argmax(axis=1), len(ranked))
     found = np.zeros(len(strata), np.int64)
-    found[np.lexsort((sample.order, strata))] = np.arange(len(strata)) % count
+    order = (sample.order * _SHUFFLE**dealing) % 1.0
+    found[np.lexsort((order, strata))] = np.arange(len(strata)) % count
     return found
 
 
@@ -115,11 +117,11 @@ def choose(sample: Sample, *, folds: int) -> Choice:
     return Choice(c=best.c, blend=best.blend, temperature=temperature, loss=best.loss)
 
 
-def out_of_fold(sample: Sample) -> OutOfFold:
+def out_of_fold(sample: Sample, *, dealing: int = 0) -> OutOfFold:
     """Predictions for each row by a fit of the other folds, where C, the blend and the temperature were chosen
     without that row as well: nested cross-validation.
     """
-    dealt = deal_folds(sample, FOLDS)
+    dealt = deal_folds(sample, FOLDS, dealing=dealing)
     blended, plain = np.empty_like(sample.zero_shot), np.empty_like(sample.zero_shot)
     for fold in range(FOLDS):
         held = dealt == fold

@@ -40,7 +40,7 @@ def refit_lines(found: Refit, trained: Reviewed, held: PairedDifference | None) 
     lines += [
         f"chosen     C {choice.c:g}, blend {choice.blend:g}, temperature {choice.temperature:.3g}, in {FOLDS} folds",
         f"log-loss   {loss.zero_shot:.3f} zero-shot, {loss.probe:.3f} with the probe, out of fold: gain "
-        f"{loss.gain:+.3f} [{loss.interval[0]:+.3f}, {loss.interval[1]:+.3f}]",
+        f"{loss.gain:+.3f} [{loss.interval[0]:+.3f}, {loss.interval[1]:+.3f}] (90 %)",
         f"right      {_difference(found.right)}, of the images learnt from, out of fold",
     ]
     if held is not None:

@@ -57,7 +57,7 @@ def _sentence(figures: Mapping[str, Any], classes: int) -> str:
     return (
         f"A probe learnt from {len(figures['trained_on']):,} reviewed images, for {classes:,} of "
         f"{len(figures['reviews']):,} classes. Out of fold its log-loss is {loss['probe']:.3f}, zero-shot's "
-        f"{loss['zero_shot']:.3f}: {loss['gain']:.3f} less (95% interval {low:.3f} to {high:.3f})."
+        f"{loss['zero_shot']:.3f}: {loss['gain']:.3f} less (90% interval {low:.3f} to {high:.3f})."
     )
 
 
