@@ -113,6 +113,16 @@ def flat(precision: float, seed: int) -> Population:
     return Population(score=score, right=right, label=label, names=("class0",), hard=True)
 
 
+def slow(seed: int) -> Population:
+    """The precision falls so slowly that even the surest rows are hardly better than the target."""
+    rng = np.random.default_rng(seed)
+    score = rng.random(_ROWS).astype(np.float32)
+    chance = 0.985 - 0.1 * (1 - score) ** 1.2 - 0.3 * np.maximum(0, 0.5 - score)
+    right = rng.random(_ROWS) < chance
+    label = np.zeros(_ROWS, np.int32)
+    return Population(score=score, right=right, label=label, names=("class0",), hard=True)
+
+
 def rounded(seed: int) -> Population:
     """Scores of two digits: many rows are alike."""
     found = softmax_population(20, signal=2.0, confidence=1.0, seed=seed)
@@ -137,6 +147,7 @@ def populations() -> Mapping[str, Callable[[], Population]]:
         "20 classes, a hard set": lambda: softmax_population(
             20, signal=1.0, confidence=1.0, seed=10, hard=True
         ),
+        "precision falls slowly": lambda: slow(12),
         "no cut is good (0.5 points short)": lambda: flat(0.945, 11),
     }
 

@@ -13,19 +13,18 @@ import pyarrow.compute as pc
 
 from clip_transforms.auto_accept import Bool, Choice, choose, choose_per_class
 from clip_transforms.calibration import Calibration
-from clip_transforms.claims import Refusal, check_uniform, refuse_empty, refuse_failed
+from clip_transforms.claims import Refusal, check_uniform, quartiles, refuse_empty, refuse_failed
 from clip_transforms.evaluation.judges import TextModel
 from clip_transforms.found_rows import FoundRows, find_rows
 from clip_transforms.labelled import LabelledRun
 from clip_transforms.live import live_parts
+from clip_transforms.probabilities import Float32
 from clip_transforms.probe import Probe, read_probe
 from clip_transforms.prompts.types import PromptSet
 from clip_transforms.review.audit import AuditSlots, Unreviewed, audit_slots
 from clip_transforms.review.report_data import iter_batches, part_names
 from clip_transforms.scoring import class_logits
 from clip_transforms.temperature import LEAST_ROWS, Answers, Fit, Fitted, answers_of, fit_temperature
-
-__all__ = ["Accounts", "Calibrated", "Claim", "Refusal", "calibrate_set"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,17 +80,7 @@ def calibrate_set(run: LabelledRun, model: TextModel, claim: Claim) -> Calibrate
     fitted = _temperature(run, audited, model, probe, needed=choice is None)
     names = (*prompts.classes, *prompts.groups)
     accept = choice.accept(names) if choice else {}
-    accounts = _accounts(run, accept) if choice else None
-    if accounts is not None:
-        labelled = np.array([label is not None for label in audited.rows.label])
-        taken = _accepted(audited.rows, accept)
-        for words, some, whole in (
-            ("have a label", labelled, accounts.labelled),
-            ("would be accepted", taken, accounts.accepted),
-        ):
-            check_uniform(
-                words, int(some.sum()), of=len(some), population=sum(whole.values()), rows=accounts.rows
-            )
+    accounts = _accounts(run, accept, audited.rows.score) if choice else None
     figures = _figures(claim, audited, choice, fitted, accounts)
     temperature = fitted.temperature if fitted else 1.0
     return Calibrated(
@@ -126,7 +115,7 @@ def _choice(audited: _Audited, prompts: PromptSet, claim: Claim) -> Choice:
     right = _right(audited, prompts)
     has = label >= 0
     score, right, label = audited.rows.score[has], right[has], label[has]
-    promise = {"target": claim.target, "delta": 1 - claim.confidence}
+    promise = {"target": claim.target, "delta": round(1 - claim.confidence, 12)}
     if claim.per_class:
         choice = choose_per_class(score, right, label, names, **promise)
     else:
@@ -197,35 +186,32 @@ def _truth_matrix(audited: _Audited, prompts: PromptSet) -> tuple[Bool, Bool]:
     return found, usable
 
 
-def _accepted(rows: FoundRows, accept: Mapping[str, float]) -> Bool:
-    return np.array(
-        [
-            label is not None and label in accept and score >= np.float32(accept[label])
-            for label, score in zip(rows.label, rows.score, strict=True)
-        ],
-        np.bool_,
-    )
+def _accounts(run: LabelledRun, accept: Mapping[str, float], audit: Float32) -> Accounts:
+    """Counted over all rows of the set, of which two columns are read. audit: the scores [n] of its audit.
 
-
-def _accounts(run: LabelledRun, accept: Mapping[str, float]) -> Accounts:
-    """Counted over all rows of the set, of which two columns are read."""
+    Raises Refusal where these cannot be a random sample's.
+    """
     parts = [part.name for found in live_parts(run.store).values() for part in found]
-    cuts = pa.table(
-        {"label": pa.array(list(accept), pa.string()), "cut": pa.array(list(accept.values()), pa.float32())}
-    )
+    names = part_names(run.store, f"labels/{run.tag}", parts)
+    labels = pa.array(list(accept), pa.string())
+    cuts = pa.array([*accept.values(), None], pa.float32())
+    marks = np.array([value for _, value in quartiles(audit)], np.float32)
+    counts = np.zeros((len(marks), 2), np.int64)
     rows = 0
     labelled: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
-    names = part_names(run.store, f"labels/{run.tag}", parts)
     for batch in iter_batches(run.store, names, ("label", "score")):
         rows += batch.num_rows
+        score = batch["score"].to_numpy()
+        counts += np.stack([(score > marks[:, None]).sum(1), (score >= marks[:, None]).sum(1)], axis=1)
         label = batch["label"].cast(pa.string())
-        cut = cuts["cut"].combine_chunks().take(pc.index_in(label, value_set=cuts["label"]))
+        cut = cuts.take(pc.fill_null(pc.index_in(label, value_set=labels), len(labels)))
         passed = pc.fill_null(pc.greater_equal(batch["score"], cut), False)
         for counter, some in ((labelled, label), (accepted, label.filter(passed))):
             for entry in pc.value_counts(some).to_pylist():
                 if entry["values"] is not None:
                     counter[entry["values"]] += entry["counts"]
+    check_uniform(audit, counts.tolist(), rows=rows)
     return Accounts(rows=rows, labelled=dict(labelled), accepted=dict(accepted))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clip_transforms.auto_accept import Choice, Walk, least_accepted, lower_bounds
 from clip_transforms.elements import ContractError
+from clip_transforms.probabilities import Float32
 
 if TYPE_CHECKING:
     from clip_transforms.labelled import LabelledRun
@@ -62,18 +64,34 @@ def refuse_failed(choice: Choice, slots: AuditSlots, *, audited: int, target: fl
     )
 
 
-def check_uniform(words: str, count: int, *, of: int, population: int, rows: int) -> None:
-    """Raise Refusal where a share of the audit cannot be that of a uniform random sample of all rows."""
-    from scipy.stats import binomtest
+def check_uniform(score: Float32, counts: Sequence[Sequence[int]], *, rows: int) -> None:
+    """Raise Refusal where the audit's scores cannot be those of a uniform random sample of all rows.
 
-    share = population / rows
-    if binomtest(count, of, share).pvalue >= _DOUBT:
-        return
-    raise Refusal(
-        f"of the audit {count / of:.1%} {words}, of all {rows:,} images {share:.1%}: the audit is no uniform random "
-        "sample of them, so nothing can be promised; draw a new one and have all of it reviewed. "
-        "Nothing was relabelled"
-    )
+    score: [n], of the audit. counts: for each of `quartiles(score)`, how many of all rows have a higher score and
+    how many at least that. The share of all rows above the k-th highest of n that were drawn is
+    distributed as Beta(k, n + 1 - k), exactly.
+    """
+    from scipy.stats import beta
+
+    for (rank, value), (above, at_least) in zip(quartiles(score), counts, strict=True):
+        held = beta(rank, len(score) + 1 - rank)
+        if 2 * min(held.cdf(at_least / rows), held.sf(above / rows)) < _DOUBT:
+            raise Refusal(
+                f"of the audit {rank / len(score):.1%} have a score of at least {value:.6g}, of all {rows:,} images "
+                f"{at_least / rows:.1%}: the audit is no uniform random sample of them, so nothing can be promised; "
+                "draw a new one and have all of it reviewed. Nothing was relabelled"
+            )
+
+
+def quartiles(score: Float32) -> list[tuple[int, float]]:
+    """Ranks, from 1 for the highest, and the scores there.
+
+    >>> quartiles(np.float32([0.5, 1.0, 0.25, 0.75]))
+    [(1, 1.0), (2, 0.75), (3, 0.5)]
+    """
+    ranked = np.sort(score)[::-1]
+    ranks = sorted({max(1, len(score) * part // 4) for part in (1, 2, 3)})
+    return [(rank, float(ranked[rank - 1])) for rank in ranks]
 
 
 def _why(walk: Walk, *, audited: int) -> str:

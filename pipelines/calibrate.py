@@ -15,6 +15,7 @@ from clip_transforms.elements import ContractError, RequestError
 from clip_transforms.evaluation.judges import TextModel
 from clip_transforms.labelled import LabelledRun, find_set
 from clip_transforms.labelsets import LabelSet, label_set_tags, read_label_set
+from clip_transforms.probe import probe_name
 from clip_transforms.storage import Store
 from pipelines.calibrate_text import found_lines
 from pipelines.flags import build_relabel_parser
@@ -97,9 +98,14 @@ def calibrate(
         print("\n".join([*told, f"would label {store.root} with {label_set.tag}; nothing was written"]))
         return Exit.DONE
     objects = {calibration_name(label_set.tag): found.calibration.to_json()}
+    if label_set.probe:
+        objects[probe_name(label_set.tag)] = store.read(probe_name(base))
     code: int = Exit.DONE
     if _is_done(store, label_set.tag, objects):
         told.append(f"{store.root} has these labels already; nothing was written")
+        newest = find_set(store, run.label_set.prompt_set.name)
+        if newest != label_set.tag:
+            told.append(f"readers that are not told take the newest, {newest}; to mean this one, name it")
     else:
         code = relabel(
             parser,
@@ -112,8 +118,9 @@ def calibrate(
             objects=objects,
             command="calibrate",
         )
+        told.insert(0, "")
     if not hasattr(args, "quiet"):
-        print("\n".join(["", *told]))
+        print("\n".join(told))
     return code
 
 

@@ -18,6 +18,7 @@ from pipelines.options import identity_from
 from pipelines.planning import make_config
 from pipelines.preflight import launchers_encoder
 from pipelines.runners import launch_of
+from pipelines.status import allowed_failure_rate
 from pipelines.submitted import take_lease
 
 
@@ -32,7 +33,9 @@ def stored_job(args: argparse.Namespace, store: Store) -> Job:
     extensions = check_source(source)
     check_complete(source)
     identity = identity_from({}, stored_identity(extensions))
-    args = argparse.Namespace(**{**vars(args), "from_run": source.root})
+    # No image is read, so the failures of the run are as many as its last job was allowed.
+    given = {**vars(args), "from_run": source.root, "max_failure_rate": allowed_failure_rate(store)}
+    args = argparse.Namespace(**given)
     return Job(
         args=args,
         store=store,

@@ -90,7 +90,7 @@ def _close(store: Store, held: LeaseRecord, *, as_json: bool) -> int:
 def _tell(store: Store, args: argparse.Namespace, asked: Asked | None) -> int:
     """The accounts as they stand; the exit code tells whether they are complete, or why not yet."""
     summary = summarise(store)
-    problems = contract_problems(summary, max_failure_rate=_allowed(store))
+    problems = contract_problems(summary, max_failure_rate=allowed_failure_rate(store))
     if args.report:
         from pipelines.reporting import write_run_report
 
@@ -110,7 +110,7 @@ def _tell(store: Store, args: argparse.Namespace, asked: Asked | None) -> int:
     return Exit.CONTRACT if problems else Exit.DONE
 
 
-def _allowed(store: Store) -> float:
+def allowed_failure_rate(store: Store) -> float:
     """The failure rate that the run's last job was allowed; 1.0 where that is not known."""
     try:
         run_id = json.loads(store.read("run.json"))["run_id"]

@@ -84,8 +84,15 @@ class _Drawn:
 def audit_slots(
     store: Store, set_name: str, *, images: int, unreviewed: Unreviewed, trained_on: Collection[str] = ()
 ) -> AuditSlots:
-    """The audits of a set, of all its tags. images: those that the run has now. Memory: what was drawn."""
-    answered = {verdict.image_id: verdict for verdict in verdicts(store, set_name) if verdict.audit}
+    """The audits of a set, of all its tags. images: those that the run has now. Memory: what was drawn.
+
+    An image of the audit that was reviewed for another reason is answered for all the same: what makes the
+    sample random is which images are in it. But not where the unreviewed ones are left out, for then those
+    that were reviewed because the model was unsure of them would be too many.
+    """
+    reviewed = verdicts(store, set_name)
+    answered = {verdict.image_id: verdict for verdict in reviewed if verdict.audit}
+    answers = {verdict.image_id: verdict for verdict in reviewed if verdict.audit or unreviewed == "wrong"}
     queues = list(_queues(store, set_name))
     uris: dict[str, str | None] = {image_id: verdict.uri for image_id, verdict in answered.items()}
     for drawn in queues:
@@ -95,13 +102,13 @@ def audit_slots(
     ids = sorted(uris)
     current = {image_id for drawn in queues if drawn.covers(images) for image_id in drawn.holds(ids)} | loose
     held = current.difference(trained_on)
-    missing = held - answered.keys()
+    missing = held - answers.keys()
     kept = sorted(held if unreviewed == "wrong" else held - missing)
     slots = tuple(
         Slot(
             image_id=image_id,
             uri=uris[image_id],
-            labels=answered[image_id].labels if image_id in answered else None,
+            labels=answers[image_id].labels if image_id in answers else None,
         )
         for image_id in kept
     )
