@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import uuid
 from collections.abc import Callable, Sequence
 
 from clip_transforms.calibration import read_calibration
-from clip_transforms.elements import RequestError
+from clip_transforms.elements import RequestError, StoreError
 from clip_transforms.labelled import LabelledRun, find_set
 from clip_transforms.review.exporters.cvat import cvat_documents
 from clip_transforms.review.exporters.datumaro import datumaro_documents
@@ -26,96 +27,12 @@ from clip_transforms.review.exporters.items import Item, queue_items
 from clip_transforms.review.exporters.label_studio import prediction_documents, read_tasks, task_documents
 from clip_transforms.review.exporters.tables import csv_documents, parquet_documents
 from clip_transforms.review.predictions import predicted_items
-from clip_transforms.review.queue import Queue, QueueOptions, build_queue
+from clip_transforms.review.queue import Queue, build_queue
 from clip_transforms.review.queues import queue_name, store_queue
 from clip_transforms.storage import Store
-from pipelines.flags import _positive_int as positive_int
 from pipelines.launch import Exit, configure_logging, guarded
+from pipelines.review_export_flags import build_export_parser, check_flags, queue_options
 from pipelines.storage_options import storage_options
-
-DESCRIPTION = (
-    "Choose the images of a run that people should review, and write them for an annotation tool: those that the "
-    "model is least sure of, over clusters of embeddings in turn, and a uniform random audit. The queue is kept in "
-    "RUN (queues/), for `beamclip review import`. Images with a review of the set do not come again."
-)
-TOOLS = ("label-studio", "cvat", "datumaro", "fiftyone", "csv", "parquet")
-
-
-def build_export_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="beamclip review export", description=DESCRIPTION, allow_abbrev=False
-    )
-    parser.add_argument("run", metavar="RUN", help="the folder of a run that has labels")
-    parser.add_argument("--to", required=True, choices=TOOLS, help="the tool, or the kind of file")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the files, on any store")
-    parser.add_argument("--set", metavar="NAME[@HASH8]", help="the label set, where RUN has several")
-    group = parser.add_argument_group("the queue")
-    group.add_argument(
-        "--queue", choices=("margin",), default="margin", help="what it is by: margin (the default)"
-    )
-    group.add_argument(
-        "--limit", type=int, default=2000, metavar="N", help="images at most, the audit's too (default 2000)"
-    )
-    group.add_argument(
-        "--audit",
-        type=int,
-        metavar="N",
-        help="images drawn at random from all, for `calibrate` (default 500, or a quarter of a smaller --limit)",
-    )
-    group.add_argument("--blind", action="store_true", help="show audit images without a prediction")
-    group.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of the audit and the clusters (default 0)"
-    )
-    _add_images(parser)
-    _add_files(parser)
-    return parser
-
-
-def _add_images(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the images")
-    group.add_argument(
-        "--document-root",
-        metavar="DIR",
-        help="the folder that Label Studio serves local files from, or CVAT's share: names are relative to it",
-    )
-    group.add_argument(
-        "--images",
-        metavar="DIR",
-        help="write the queue's images into DIR, and name those: for shards, Parquet files and other stores",
-    )
-    group.add_argument(
-        "--allow-private-urls", action="store_true", help="with --images, as the run was given it"
-    )
-    group.add_argument(
-        "--storage-option", action="append", default=[], metavar="K=V", help="of the file system of RUN"
-    )
-
-
-def _add_files(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the files")
-    group.add_argument(
-        "--shard-size",
-        type=positive_int,
-        default=1000,
-        metavar="N",
-        help="Label Studio tasks a file (default 1000)",
-    )
-    group.add_argument(
-        "--task-format",
-        choices=("jsonl", "json"),
-        default="jsonl",
-        help="of Label Studio's tasks: lines for a source storage, arrays for its Import page and API",
-    )
-    group.add_argument(
-        "--tasks",
-        metavar="FILE",
-        help="predictions alone, for the tasks in this JSON export of a Label Studio project; no queue is made",
-    )
-    group.add_argument(
-        "--task-size", type=positive_int, default=500, metavar="N", help="images a CVAT task (default 500)"
-    )
-    group.add_argument("--verbose", action="store_true", help="log what is done, show tracebacks")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,35 +62,19 @@ def export(args: argparse.Namespace) -> int:
     documents = _documents(args, run, queue, items)
     if args.images:
         copy_images(items, Store(args.images, store.storage_options), image_lookup(run, args))
+    _write(output, documents[:1])  # says whether the folder can be written at all
     store_queue(store, queue.id, queue.rows, queue.facts)
-    for document in documents:
-        output.write(document.name, document.data)
+    _write(output, documents[1:])
     _tell(args, queue, output, documents)
     return Exit.DONE
 
 
-def queue_options(args: argparse.Namespace) -> QueueOptions:
-    """What is asked for; RequestError for numbers out of range."""
-    audit = min(500, max(args.limit, 0) // 4) if args.audit is None else args.audit
-    return QueueOptions(limit=args.limit, audit=audit, blind=args.blind, seed=args.seed)
-
-
-def check_flags(args: argparse.Namespace) -> None:
-    """Raise RequestError for options of another tool: they would be ignored."""
-    tools = {
-        "document_root": ("label-studio", "cvat"),
-        "tasks": ("label-studio",),
-        "images": ("label-studio", "cvat", "datumaro", "fiftyone"),
-    }
-    for name, fitting in tools.items():
-        if getattr(args, name) and args.to not in fitting:
-            raise RequestError(
-                f"--{name.replace('_', '-')} does not go with --to {args.to}: it is for {', '.join(fitting)}"
-            )
-    if args.tasks and (args.images or args.document_root):
-        raise RequestError("--tasks writes predictions alone: leave --images and --document-root out")
-    if args.allow_private_urls and not args.images:
-        raise RequestError("--allow-private-urls is for --images: nothing else reads an image")
+def _write(output: Store, documents: Sequence[Document]) -> None:
+    for document in documents:
+        try:
+            output.write(document.name, document.data)
+        except StoreError as error:
+            raise RequestError(f"--output {output.root} cannot be written: {error}") from error
 
 
 def _documents(args: argparse.Namespace, run: LabelledRun, queue: Queue, items: list[Item]) -> list[Document]:
@@ -194,13 +95,20 @@ def _documents(args: argparse.Namespace, run: LabelledRun, queue: Queue, items: 
         return fiftyone_documents(items, places, prompts, queue=queue.id)
     return task_documents(
         items,
-        label_studio_urls(places, root),
+        label_studio_urls(places, document_root(args)),
         prompts,
         queue=queue.id,
         export=uuid.uuid4().hex[:8],
         shard_size=args.shard_size,
         lines=args.task_format == "jsonl",
     )
+
+
+def document_root(args: argparse.Namespace) -> str | None:
+    """What Label Studio serves local files from: of copies, unless told, the folder above theirs."""
+    if args.document_root or not args.images:
+        return args.document_root and Store(args.document_root).root
+    return Store(args.images).root.rpartition("/")[0] or "/"
 
 
 def _places(args: argparse.Namespace, run: LabelledRun, items: list[Item]) -> list[Place]:
@@ -242,8 +150,7 @@ def _predictions(args: argparse.Namespace, run: LabelledRun, output: Store, temp
     documents = prediction_documents(
         items, tasks, run.label_set.prompt_set, export=uuid.uuid4().hex[:8], shard_size=args.shard_size
     )
-    for document in documents:
-        output.write(document.name, document.data)
+    _write(output, documents)
     count = sum(len(tasks[item.image_id]) for item in items)
     print(f"set       {run.tag}")
     print(
@@ -258,22 +165,35 @@ def _tell(args: argparse.Namespace, queue: Queue, output: Store, documents: Sequ
     facts = queue.facts
     audit = sum(queue.rows["audit"].to_pylist())
     margin = queue.rows.num_rows - audit
-    before = f", {facts.drawn_before} more were reviewed before" if facts.drawn_before else ""
+    before = (
+        f"; {facts.drawn_before} of {facts.drawn} drawn ones were reviewed before"
+        if facts.drawn_before
+        else ""
+    )
     over = f", over {facts.clusters} clusters" if margin and facts.clusters else ""
     blind = ", blind" if facts.blind else ""
     print(f"queue     {queue.id} of {facts.tag}, kept as {queue_name(queue.id)}")
     print(
         f"images    {queue.rows.num_rows} of {facts.images}: {margin} of least margin{over}; {audit} audit{blind}"
     )
-    if audit:
+    if facts.drawn:
         print(f"audit     each image with probability {facts.audit_prob:.6g}{before}")
     if args.images:
         print(f"copies    {Store(args.images).root}")
+    if args.to == "label-studio" and (root := document_root(args)):
+        folder = Store(args.images).root if args.images else f"{root}/..."
+        print(
+            f"serve     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}, with a Local Files storage of {folder}"
+        )
     _tell_files(output, documents)
-    source = {"label-studio": "EXPORT.json", "cvat": "annotations.xml"}.get(args.to)
-    if args.to in ("csv", "label-studio", "cvat"):
-        answer = source or output.join(documents[0].name)
-        print(f"next      beamclip review import {args.run} --from {args.to} {answer}")
+    answers = {
+        "label-studio": "EXPORT.json",
+        "cvat": f"ANNOTATIONS.xml {shlex.quote(output.join(documents[-1].name))}",
+        "csv": shlex.quote(output.join(documents[0].name)),
+    }
+    if args.to in answers:
+        run = f"{shlex.quote(args.run)} --set {shlex.quote(facts.set_name)}"
+        print(f"next      beamclip review import {run} --from {args.to} {answers[args.to]}")
 
 
 def _tell_files(output: Store, documents: Sequence[Document]) -> None:

@@ -1,13 +1,14 @@
 """Fixtures of all tests, and the guard that fails a run in which a required group did not run.
 
-| fixture   | what it is                                            |
-|-----------|-------------------------------------------------------|
-| `images`  | a folder of 12 different JPEGs                        |
-| `cache`   | (automatic) a weights cache of the test's own         |
-| `spark`   | a Spark cluster on loopback, one for all its tests    |
+| fixture        | what it is                                            |
+|----------------|-------------------------------------------------------|
+| `images`       | a folder of 12 different JPEGs                        |
+| `cache`        | (automatic) a weights cache of the test's own         |
+| `spark`        | a Spark cluster on loopback, one for all its tests    |
+| `label_studio` | a Label Studio server on loopback, likewise           |
 
-`BEAMCLIP_REQUIRE=chromium,dataflow,gcs,prism,s3,spark` (CI sets it): tests with these markers must run, and any
-skipped test fails.
+`BEAMCLIP_REQUIRE=chromium,dataflow,datumaro,gcs,label-studio,prism,s3,spark` (CI sets it): tests with these markers
+must run, and any skipped test fails.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import write_images
+from tests.label_studio_kit import LabelStudio, running_label_studio
 from tests.spark_kit import Cluster, running_cluster
 
-REQUIRED = frozenset(filter(None, os.environ.get("BEAMCLIP_REQUIRE", "").split(",")))
+REQUIRED = frozenset(filter(None, os.environ.get("BEAMCLIP_REQUIRE", "").replace("-", "_").split(",")))
 _ran: set[str] = set()
 
 
@@ -46,6 +48,13 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Master, worker, job server and Python worker pool; skips where Java or Maven are missing."""
     with running_cluster(tmp_path_factory.mktemp("spark")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
+    """A server that validates predictions; skips where Label Studio is not installed."""
+    with running_label_studio(tmp_path_factory.mktemp("label-studio")) as server:
+        yield server
 
 
 @pytest.hookimpl(wrapper=True)

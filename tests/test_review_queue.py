@@ -268,6 +268,7 @@ def test_candidates_are_bounded_and_sorting_in_early_changes_nothing(monkeypatch
         ({"limit": 100_001}, "--limit 100001"),
         ({"limit": 10, "audit": 11}, "--audit 11: expected 0 to --limit, which is 10"),
         ({"audit": -1}, "--audit -1"),
+        ({"seed": -1}, "--seed -1: expected a number from 0"),
         ({"audit": 0, "blind": True}, "--blind hides the predictions of audit rows, and --audit is 0"),
     ],
 )

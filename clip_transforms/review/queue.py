@@ -8,7 +8,7 @@ would have taken anyway is in the queue for certain, and makes the queue one row
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,8 @@ class QueueOptions:
             raise RequestError(
                 f"--audit {self.audit}: expected 0 to --limit, which is {self.limit}; audit slots are part of it"
             )
+        if not 0 <= self.seed < 2**32:
+            raise RequestError(f"--seed {self.seed}: expected a number from 0 to {2**32 - 1}")
         if self.blind and not self.audit:
             raise RequestError("--blind hides the predictions of audit rows, and --audit is 0")
 
@@ -78,10 +80,9 @@ def build_queue(run: LabelledRun, options: QueueOptions) -> Queue:
     name = run.tag.split("@", 1)[0]
     reviewed = _reviewed(run, name)
     images = _images(run)
-    draw = _draw(options, images, earlier_queues(run.store, name))
-    audit = AuditSample(draw)
     slots = options.limit - options.audit
     clusters = fit_clusters(run, count=cluster_count(slots), seed=options.seed) if slots and images else None
+    audit = AuditSample(_draw(options, images, earlier_queues(run.store, name)))
     lowest = Lowest(clusters=len(clusters.centres) if clusters else 1, slots=slots)
     for place, block in enumerate(list_blocks(run.source, [(label_view(run.tag), run.store)])):
         batch = _part(run, block, whole=clusters is not None)
@@ -89,30 +90,25 @@ def build_queue(run: LabelledRun, options: QueueOptions) -> Queue:
         audit.offer(keys, place)
         if clusters:
             lowest.offer(_candidates(run, batch, keys, (place, block), clusters, reviewed.any))
-    if len(audit.values()) > MOST_ROWS:
+    drawn = audit.values()
+    if len(drawn) > MOST_ROWS:
         raise RequestError(
-            f"the audit that was drawn before the run grew asks for {len(audit.values())} images now; give "
-            "another --seed for a new one"
+            f"the audit that was drawn before the run grew asks for {len(drawn)} images now; give another "
+            "--seed for a new one"
         )
-    margin = choose(lowest.values(), slots) if slots else np.zeros(0, CANDIDATE)
-    done = set(sample_keys(reviewed.audit, seed=options.seed).tolist())
-    open_audit = without(audit.values(), done)
-    clustered = clusters is not None and len(clusters.centres) > 1
+    waiting = without(drawn, sample_keys(reviewed.audit, seed=options.seed).tolist())
     facts = QueueFacts(
         set_name=name,
         tag=run.tag,
-        seed=options.seed,
-        limit=options.limit,
-        audit=options.audit,
-        blind=options.blind,
+        **asdict(options),
         images=images,
-        drawn=len(audit.values()),
-        drawn_before=len(audit.values()) - len(open_audit),
+        drawn=len(drawn),
+        drawn_before=len(drawn) - len(waiting),
         reviewed=len(reviewed.any),
         bound=audit.bound,
-        clusters=len(clusters.centres) if clusters and clustered else 0,
+        clusters=len(clusters.centres) if clusters and len(clusters.centres) > 1 else 0,
     )
-    return _queue(run, open_audit, margin, facts, clustered=clustered)
+    return _queue(run, waiting, choose(lowest.values(), slots), facts)
 
 
 def _queue(
@@ -120,8 +116,6 @@ def _queue(
     audit: npt.NDArray[np.void],
     margin: npt.NDArray[np.void],
     facts: QueueFacts,
-    *,
-    clustered: bool,
 ) -> Queue:
     certain = np.isin(audit["key"], margin["key"])
     clusters = dict(zip(margin["key"].tolist(), margin["cluster"].tolist(), strict=True))
@@ -135,7 +129,10 @@ def _queue(
     chosen["audit"] = is_audit
     chosen["prob"][~is_audit] = 1.0
     chosen["prob"][is_audit] = np.where(certain, 1.0, prob)
-    chosen["cluster"] = [clusters.get(key, -1) if clustered else -1 for key in chosen["key"].tolist()]
+    if facts.clusters:
+        chosen["cluster"] = [clusters.get(key, -1) for key in chosen["key"].tolist()]
+    else:
+        chosen["cluster"] = -1
     name, rows, sizes = queue_table(run, chosen, facts)
     return Queue(id=name, rows=rows, sizes=sizes, facts=facts)
 
@@ -193,4 +190,5 @@ def _candidates(
     rows["margin"] = batch["margin"].to_numpy()
     rows["phash"] = phash_values(batch["phash"].to_pylist())
     rows["key"], rows["block"], rows["row"] = keys, where[0], np.arange(batch.num_rows)
-    return rows[~pc.or_(known, sure).to_numpy()]
+    found: npt.NDArray[np.void] = rows[~pc.or_(known, sure).to_numpy()]
+    return found

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 
@@ -92,20 +89,21 @@ def choose(candidates: Candidates, slots: int) -> Candidates:
     """
     order = np.lexsort((candidates["key"], candidates["margin"]))
     unsure = order[: _UNSURE * slots]
-    chosen: list[np.void] = []
+    chosen: list[int] = []
     taken: dict[int, _Taken] = {}
     keys: set[float] = set()
     for places in (unsure, order[len(unsure) :]):
-        for row in _in_turn(candidates[places]):
+        for place in places[in_turn(candidates["cluster"][places])].tolist():
             if len(chosen) == slots:
                 break
+            row = candidates[place]
             others = taken.setdefault(int(row["cluster"]), _Taken())
             if row["key"] in keys or others.has_near(row):
                 continue
             keys.add(row["key"])
             others.add(row)
-            chosen.append(row)
-    return np.array(chosen, CANDIDATE)
+            chosen.append(place)
+    return candidates[np.array(chosen, np.int64)]
 
 
 class _Taken:
@@ -126,14 +124,15 @@ class _Taken:
         self._count += 1
 
 
-def _in_turn(rows: Candidates) -> Iterator[np.void]:
-    """One row of each cluster after the other; rows come by margin, so the least sure cluster begins."""
-    queues: dict[int, deque[np.void]] = {}
-    for row in rows:
-        queues.setdefault(int(row["cluster"]), deque()).append(row)
-    waiting = deque(queues.values())
-    while waiting:
-        queue = waiting.popleft()
-        yield queue.popleft()
-        if queue:
-            waiting.append(queue)
+def in_turn(clusters: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """The order in which rows come if their clusters take turns, the one of the first row first.
+
+    >>> in_turn(np.array([7, 7, 7, 3, 3], np.int32)).tolist()
+    [0, 3, 1, 4, 2]
+    """
+    _, first, inverse = np.unique(clusters, return_index=True, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(inverse))])[:-1]
+    rank = np.empty(len(clusters), np.int64)
+    rank[order] = np.arange(len(clusters)) - starts[inverse[order]]
+    return np.lexsort((first[inverse], rank))

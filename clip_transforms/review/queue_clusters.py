@@ -53,7 +53,7 @@ def fit_clusters(run: LabelledRun, *, count: int, seed: int) -> Clusters:
 
 def _centres(sample: Float32, count: int, *, seed: int) -> Float32:
     if count == 1:
-        return sample.mean(axis=0, keepdims=True)
+        return np.asarray(sample.mean(axis=0, keepdims=True), np.float32)
     try:
         from sklearn.cluster import MiniBatchKMeans
     except ImportError:

@@ -31,7 +31,7 @@ def cvat_documents(
     Raises RequestError for names that CVAT would mix up or XML cannot hold.
     """
     check_ids([item.image_id for item in items])
-    labels = {label["name"] for label in task_labels(prompts)}
+    labels = set(_names(prompts))
     documents = [Document(name=f"{queue}-labels.json", data=_json(task_labels(prompts)))]
     for place, start in enumerate(range(0, len(items), task_size)):
         here = slice(start, start + task_size)
@@ -45,14 +45,16 @@ def cvat_documents(
 
 def task_labels(prompts: PromptSet) -> list[dict[str, object]]:
     """The labels of a CVAT task, for the Raw tab of its constructor: tags with their scores as text."""
-    ids = [label.id for label in prompts.labels]
-    if prompts.none and prompts.task == "single":
-        ids.append(NONE)
     attributes = [
         {"name": name, "input_type": "text", "mutable": False, "values": [""], "default_value": ""}
         for name in _ATTRIBUTES
     ]
-    return [{"name": name, "type": "tag", "attributes": attributes} for name in ids]
+    return [{"name": name, "type": "tag", "attributes": attributes} for name in _names(prompts)]
+
+
+def _names(prompts: PromptSet) -> list[str]:
+    """Every label, groups too, and `__none__` where it may be one."""
+    return [*(label.id for label in prompts.labels), *([NONE] if NONE in prompts.classes else [])]
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -74,9 +76,13 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def check_tags(items: Sequence[Item], labels: set[str], *, several: bool) -> None:
-    """Raise RequestError for a label that the task does not have, or several in a single-label set."""
+    """Raise RequestError for a label that the task lacks, several in a single-label set, a score that is none."""
     for item in items:
         shown = item.shown or ()
+        if item.probability is not None and not 0 <= item.probability <= 1:  # NaN is refused too
+            raise RequestError(
+                f"image {item.image_id!r} has the score {item.probability}, expected a number from 0 to 1"
+            )
         unknown = next((label for label in shown if label not in labels), None)
         if unknown is not None:
             raise RequestError(
@@ -89,18 +95,7 @@ def check_tags(items: Sequence[Item], labels: set[str], *, several: bool) -> Non
 def _annotations(items: Sequence[Item], names: Sequence[str], prompts: PromptSet) -> bytes:
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
-    meta = ET.SubElement(ET.SubElement(ET.SubElement(root, "meta"), "task"), "labels")
-    for label in task_labels(prompts):
-        entry = ET.SubElement(meta, "label")
-        ET.SubElement(entry, "name").text = str(label["name"])
-        ET.SubElement(entry, "type").text = "tag"
-        attributes = ET.SubElement(entry, "attributes")
-        for name in _ATTRIBUTES:
-            attribute = ET.SubElement(attributes, "attribute")
-            for key, value in (("name", name), ("mutable", "False"), ("input_type", "text")):
-                ET.SubElement(attribute, key).text = value
-            ET.SubElement(attribute, "default_value")
-            ET.SubElement(attribute, "values")
+    _add_labels(ET.SubElement(ET.SubElement(ET.SubElement(root, "meta"), "task"), "labels"), prompts)
     for place, (item, name) in enumerate(zip(items, names, strict=True)):
         size = {"width": str(item.width), "height": str(item.height)}
         image = ET.SubElement(root, "image", {"id": str(place), "name": name, **size})
@@ -110,7 +105,22 @@ def _annotations(items: Sequence[Item], names: Sequence[str], prompts: PromptSet
                 if figure is not None:
                     ET.SubElement(tag, "attribute", name=key).text = f"{figure:.6g}"
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    written: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return written + b"\n"
+
+
+def _add_labels(labels: ET.Element, prompts: PromptSet) -> None:
+    for label in _names(prompts):
+        entry = ET.SubElement(labels, "label")
+        ET.SubElement(entry, "name").text = label
+        ET.SubElement(entry, "type").text = "tag"
+        attributes = ET.SubElement(entry, "attributes")
+        for name in _ATTRIBUTES:
+            attribute = ET.SubElement(attributes, "attribute")
+            for key, value in (("name", name), ("mutable", "False"), ("input_type", "text")):
+                ET.SubElement(attribute, key).text = value
+            ET.SubElement(attribute, "default_value")
+            ET.SubElement(attribute, "values")
 
 
 def label_scores(item: Item) -> list[tuple[str, float | None, float | None]]:

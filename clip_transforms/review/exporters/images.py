@@ -88,7 +88,8 @@ def _copy_name(item: Item) -> str:
 def label_studio_urls(places: Sequence[Place], document_root: str | None) -> list[str]:
     """What Label Studio opens: gs://, s3:// and http(s) urls, local files through its document root.
 
-    Raises RequestError for local files that are not below `document_root`, and for other stores.
+    Raises RequestError for local files that are not in a folder below `document_root` (it serves those of a Local
+    Files storage, which cannot be the root itself), and for other stores.
     """
     return [_label_studio_url(place, document_root) for place in places]
 
@@ -107,7 +108,13 @@ def _label_studio_url(place: Place, document_root: str | None) -> str:
             "(LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true); or "
             "--images DIR writes the queue's images into a folder for it"
         )
-    return f"/data/local-files/?d={quote(below(place.path, document_root))}"
+    inside = below(place.path, document_root)
+    if "/" not in inside:
+        raise RequestError(
+            f"{place.path} is in --document-root itself, and Label Studio serves folders below it alone: give "
+            f"the folder above, --document-root {Path(document_root).parent}"
+        )
+    return f"/data/local-files/?d={quote(inside)}"
 
 
 def below(path: str, root: str) -> str:
@@ -117,7 +124,7 @@ def below(path: str, root: str) -> str:
     'cats/1.jpg'
     """
     try:
-        return Path(path).relative_to(Path(root).absolute()).as_posix()
+        return Path(path).relative_to(Store(root).root).as_posix()
     except ValueError:
         raise RequestError(
             f"{path} is not below --document-root {root}; give a folder that holds all the images, or "
