@@ -19,7 +19,8 @@ from clip_transforms.labelled import LabelledRun, find_set
 from clip_transforms.pairs.shards import plan_units
 from clip_transforms.plan import read_extensions
 from clip_transforms.review.deciding import DECIDERS, UNDECIDED, Decisions
-from clip_transforms.review.final_card import Written, as_json, card, facts
+from clip_transforms.review.final_card import card
+from clip_transforms.review.final_facts import Written, as_json, facts
 from clip_transforms.review.final_files import Sink, create, csv_files, parquet_files
 from clip_transforms.review.final_images import ImageCopier, folder_names
 from clip_transforms.review.importers.selection import audit_ids

@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 1 where rows were rejected."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_intermixed_args(argv)  # files before and after the options
     return guarded(lambda: import_reviews(args), verbose=hasattr(args, "verbose"))
 
 
@@ -108,9 +108,9 @@ def import_reviews(args: argparse.Namespace) -> int:
     new = fresh(store, tag.partition("@")[0], found.reviews)
     dry = hasattr(args, "dry_run")
     if not dry:
-        append_reviews(store, new.reviews)
         if hasattr(args, "rejected"):
             write_file(args.rejected, rejected_csv(found.rejected), options)
+        append_reviews(store, new.reviews)
     if not hasattr(args, "quiet"):
         for line in _table(store, tag, found, new):
             print(printable(line))

@@ -15,6 +15,7 @@ from clip_transforms.labelsets import LabelSet
 from clip_transforms.prompts import load_prompt_set
 from clip_transforms.review.diff import compare
 from clip_transforms.review.diff_page import Change, as_json, printed, render
+from clip_transforms.review.migrated_audit import carry_audits
 from clip_transforms.review.migrating import Migrated, hints_csv, migrate_reviews
 from clip_transforms.review.reviews import append_reviews, verdicts_of
 from clip_transforms.storage import Store
@@ -163,6 +164,8 @@ def _carry(store: Store, run: LabelledRun, new: LabelSet, label_map: LabelMap, m
     diff = compare(
         run, new.tag, label_map, answers=answers, wanted=[hint.image_id for hint in migrated.hints]
     )
+    now = datetime.datetime.now(datetime.timezone.utc)
+    audit = carry_audits(store, label_map.old.name, new.tag, now=now)
     change = Change(
         old_tag=run.tag,
         new_tag=new.tag,
@@ -172,7 +175,8 @@ def _carry(store: Store, run: LabelledRun, new: LabelSet, label_map: LabelMap, m
         new_reviews=append_reviews(store, migrated.reviews),
         already=migrated.already,
         hints=migrated.hints,
-        facts=_facts(store),
+        audit=audit,
+        facts=_facts(store, now),
     )
     if migrated.hints:
         store.write(f"{change.stem}.csv", hints_csv(migrated.hints, tag=new.tag, shown=diff.shown))
@@ -183,10 +187,10 @@ def _carry(store: Store, run: LabelledRun, new: LabelSet, label_map: LabelMap, m
     return change
 
 
-def _facts(store: Store) -> dict[str, Any]:
+def _facts(store: Store, now: datetime.datetime) -> dict[str, Any]:
     return {
         "run": store.root,
-        "created_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "created_at": now.isoformat(timespec="seconds"),
         "versions": versions(),
     }
 

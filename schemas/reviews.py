@@ -28,7 +28,7 @@ REVIEWS = pa.schema(
         pa.field("selection_reason", _DICT),  # audit, margin; null without a queue
         pa.field("selection_prob", pa.float64()),  # of being in the queue at all
         pa.field("audit", pa.bool_(), nullable=False),  # of a uniform random sample of all labelled images
-        pa.field("source", _DICT, nullable=False),  # label-studio, cvat, csv, report
+        pa.field("source", _DICT, nullable=False),  # label-studio, cvat, csv, report, migrated
         pa.field("comment", pa.string()),
         pa.field("imported_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]

@@ -131,8 +131,10 @@ def write_queue(run: str, tag: str, name: str, *entries: dict[str, Any]) -> None
         row |= {"prompt_set": tag, "fingerprint": "f", "encoder": "fake", "created_at": MADE}
         row |= {"selection_reason": "margin", "selection_prob": 1.0, "audit": False, "blind": False}
         rows.append(row | entry)
+    facts = {"set_name": tag.partition("@")[0], "tag": tag, "images": 12, "seed": 0, "bound": 0.25}
+    made = pa.Table.from_pylist(rows, schema=QUEUE)
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=QUEUE), buffer)
+    pq.write_table(made.replace_schema_metadata({"beamclip_queue": json.dumps(facts)}), buffer)
     Store(run).write(f"queues/{name}.parquet", buffer.getvalue())
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from torchvision.datasets import ImageFolder
 
 from clip_transforms.calibration import Calibration, calibration_name
 from clip_transforms.evaluation.metrics import wilson
@@ -141,6 +142,10 @@ def test_images_lie_in_folders_with_their_own_bytes(made: str, tmp_path: Path) -
     found = facts_of(out)
     assert (found["images_copied"], found["images_not_copied"]) == (11, 0)
     assert found["files"] == ["labels-00000.parquet", "labels-00000.csv"]
+    loaded = ImageFolder(str(out))
+    assert (
+        loaded.classes == sorted({row["label"] for row in rows.values() if row["file"]}) and len(loaded) == 11
+    )
     listed = kit.table(out / "labels-00000.csv")
     assert {row["image_id"]: row["file"] or None for row in listed} == {
         k: row["file"] for k, row in rows.items()
@@ -183,6 +188,10 @@ def test_images_of_shards_and_parquet_files_are_copied_too(tmp_path: Path) -> No
     assert final(str(run), out, "--all", write=("imagefolder",)) == 0
     copies = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("*/*.jpg"))
     assert copies == sorted(hashlib.sha256(data).hexdigest() for data in images)
+    (tmp_path / "a.tar").unlink()
+    assert final(str(run), tmp_path / "again", "--all", write=("imagefolder",)) == 1
+    lost = [row["problem"] for row in kit.table(tmp_path / "again" / "failed-00000.csv")]
+    assert len(lost) == 3 and all(f"{tmp_path}/a.tar: not_found" in problem for problem in lost)
 
 
 @pytest.mark.parametrize(("probed", "decider"), [(False, "model_auto_accept"), (True, "probe")])
@@ -282,6 +291,25 @@ def test_a_folder_that_is_not_empty_and_other_mistakes_are_refused(
         assert beamclip("review", "final", *words) == 2, words
         assert message in capsys.readouterr().err, words
     assert written(Path(made)) == before and written(full) == ["mine.txt"] and not (tmp_path / "o").exists()
+
+
+def test_two_rows_of_one_image_are_decided_alike_and_share_a_copy(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(kit.image_bytes())
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(kit.as_csv([("image_id", "uri"), ("x", path), ("x", path)]))
+    run = kit.label(manifest, str(tmp_path / "run"), kit.prompt_file(tmp_path, kit.PETS))
+    assert (
+        beamclip(
+            "review", "import", run, "--from", "csv", kit.answers(tmp_path / "r.csv", ("x", "dog", "a", ""))
+        )
+        == 0
+    )
+    assert final(run, tmp_path / "out", write=("imagefolder", "csv")) == 0
+    found = kit.table(tmp_path / "out" / "labels-00000.csv")
+    assert [row["label"] for row in found] == ["dog", "dog"] and len({row["file"] for row in found}) == 1
+    facts = facts_of(tmp_path / "out")
+    assert facts["reviews"]["not_in_run"] == 0 and facts["images_copied"] == 2
 
 
 def test_a_remote_run_goes_to_a_remote_folder(tmp_path: Path) -> None:

@@ -206,6 +206,12 @@ def test_a_label_with_the_separator_in_its_id_is_one_label() -> None:
     prompts = parse_prompt_set(b'{"a|b": ["x"], "c": ["y"]}', source="odd.json")
     (entry,) = read_answers(b'image_id,labels\n1,"a|b"\n', source="csv", name="a.csv")
     assert isinstance(entry, Answer) and LabelWords(prompts).answer(entry) == ("a|b",)
+    several = parse_prompt_set(
+        b'version: 1\nname: odd\ntask: multi\nlabels: ["a|b", a, c]', source="odd.yaml"
+    )
+    for cell, labels in (("c|a|b", ("a|b", "c")), ("a|c", ("a", "c")), ("-", ()), ("a|b", ("a|b",))):
+        given = Answer(place="p", labels=(), cell=cell)
+        assert LabelWords(several).answer(given) == labels
 
 
 # Label Studio -----------------------------------------------------------------------------------------------------
@@ -272,6 +278,13 @@ def test_an_image_is_found_by_what_label_studio_serves_where_the_data_has_no_id(
     entry["data"] = {"image": "/data/local-files/?d=photos/image03.jpg"}
     assert come_back(run, "label-studio", kit.tasks(tmp_path / "e.json", entry)) == 0
     assert ("i03", "1") in kit.stored(run)
+
+
+def test_halves_of_characters_and_files_around_the_options_are_taken(run: str, tmp_path: Path) -> None:
+    one = kit.tasks(tmp_path / "one.json", kit.task("i00", kit.annotation("cat", by="a\ud800")))
+    two = kit.tasks(tmp_path / "two.json", kit.task("i01", kit.annotation("cat\ud800")))
+    assert beamclip("review", "import", run, one, "--from", "label-studio", two) == 1
+    assert set(kit.stored(run)) == {("i00", "a?")}
 
 
 def test_several_labels_and_none_of_them_in_a_multi_label_set(tmp_path: Path) -> None:
@@ -418,6 +431,7 @@ def test_wrong_requests_say_what_is_wrong_and_write_nothing(
         ((run, "--from", "csv", file, "--set", "pets", "--accept-untouched"), "is for --from cvat"),
         ((run, "--from", "csv", file, "--set", "pets", "--reviewer", "=x"), "expected NAME"),
         ((run, "--from", "csv", file, "--set", "pets", "--reviewer", "a", "--reviewer", "b"), "another one"),
+        ((run, "--from", "csv", file, "--set", "pets", "--rejected", f"{tmp_path}/"), "is no name of a file"),
         ((run, "--from", "excel", file), "invalid choice"),
         ((run, file), "--from"),
     ]

@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from clip_transforms.review.diff import row_cells
@@ -16,6 +17,7 @@ from clip_transforms.review.reviews import read_reviews, verdicts
 from clip_transforms.storage import Store
 from clip_transforms.sweep import overwrite
 from clip_transforms.taxonomy import kept_map, parse_map
+from schemas.queues import QUEUE
 from tests import reviews_kit as kit
 from tests.runs import beamclip, summary, written
 from tests.test_taxonomy import multi
@@ -45,7 +47,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run with reviews that no test writes to."""
     folder = tmp_path_factory.mktemp("pets")
     run = kit.labelled_run(folder, kit.PETS)
-    kit.write_queue(run, kit.tag_of(run, "pets"), "q", kit.audit("i02", label="cat"))
+    audit = [
+        kit.audit("i02", label="cat"),
+        kit.audit("i00", label="dog", blind=True),
+        kit.audit("i09", label="dog"),
+    ]
+    kit.write_queue(run, kit.tag_of(run, "pets"), "q", {"image_id": "i05", "label": "cat"}, *audit)
     assert beamclip("review", "import", run, "--from", "csv", kit.answers(folder / "a.csv", *ANSWERS)) == 0
     return run
 
@@ -160,6 +167,33 @@ def test_what_is_undecided_is_a_table_to_fill_in_and_import(run: str, tmp_path: 
     assert kit.stored(run, "pets-2")["i00", "eve"]["labels"] == ["tomcat"]
     assert migrate(run, tmp_path, PETS_2, MAP, "--quiet") == 0  # nothing is left to review
     assert not [entry for entry in Store(run).list("diffs/") if entry.name.endswith(".csv")]
+
+
+def test_the_audit_stays_the_same_random_images_and_waits_for_what_is_undecided(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert migrate(run, tmp_path, PETS_2, MAP) == 0
+    assert "audit carried over     3 images" in capsys.readouterr().out
+    tag = kit.tag_of(run, "pets-2")
+    with Store(run).open("queues/pets-2-from-q.parquet") as handle:
+        table = pq.ParquetFile(handle).read()
+    assert table.schema.remove_metadata().equals(QUEUE)
+    facts = json.loads(table.schema.metadata[b"beamclip_queue"])
+    assert facts == {"set_name": "pets-2", "tag": tag, "images": 12, "seed": 0, "bound": 0.25}
+    rows = {row["image_id"]: row for row in table.to_pylist()}
+    assert list(rows) == ["i02", "i00", "i09"] and [row["position"] for row in rows.values()] == [0, 1, 2]
+    model = kit.model_labels(run, tag)
+    for image, row in rows.items():
+        assert (row["label"], row["prompt_set"], row["queue"]) == (model[image], tag, "pets-2-from-q")
+        assert row["audit"] and row["audit_prob"] == 0.25 and row["blind"] == (image == "i00")
+    answer = kit.answers(
+        tmp_path / "late.csv", ("i00", "kitten", "eve", ""), ("i09", model["i09"], "eve", "")
+    )
+    assert beamclip("review", "import", run, "--from", "csv", answer, "--set", "pets-2") == 0
+    assert "audit                         3  of 3 drawn images are reviewed" in capsys.readouterr().out
+    late = kit.stored(run, "pets-2")["i00", "eve"]
+    assert late["audit"] and late["shown"] is None  # blind
+    assert kit.stored(run, "pets-2")["i09", "eve"]["agreed"]
 
 
 def test_a_second_run_changes_nothing_but_its_dates(run: str, tmp_path: Path) -> None:

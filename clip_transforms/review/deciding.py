@@ -52,11 +52,7 @@ class Decided:
     outside: Counter[str] = field(default_factory=Counter)  # reviewed labels that the set does not have
     audit: Audited = field(default_factory=Audited)  # all audit images
     audit_accepted: Audited = field(default_factory=Audited)  # those of them that the model would accept
-    reviewed: int = 0  # images of the run with reviews
-
-    def missing(self, found: int) -> int:
-        """Of `found` reviewed images, those that the run has no labels of."""
-        return found - self.reviewed
+    reviewed: set[str] = field(default_factory=set)  # ids of images with reviews that have rows
 
 
 class Decisions:
@@ -146,7 +142,7 @@ class Decisions:
     def _by_reviewers(self, row: dict[str, Any], *, accepted: bool) -> dict[str, Any]:
         """A row that has reviews."""
         verdict = self.verdicts[row["image_id"]]
-        self.counts.reviewed += 1
+        self.counts.reviewed.add(row["image_id"])
         row |= {"reviewers": [name for name, _ in verdict.answers], "conflict": verdict.conflict}
         row |= {"label": None, "labels": None, "path": None, "decided_by": UNDECIDED, "reason": "conflict"}
         if verdict.labels is None:

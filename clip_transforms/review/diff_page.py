@@ -27,7 +27,11 @@ _PRINTED = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """All that a migration did. carried: reviews that came over; new_reviews: those that the run did not have."""
+    """All that a migration did.
+
+    carried: reviews that came over. new_reviews: those of them that the run did not have. audit: images of the old
+    set's audits that are audits of the new one now.
+    """
 
     old_tag: str
     new_tag: str
@@ -37,6 +41,7 @@ class Change:
     new_reviews: int
     already: int
     hints: Sequence[Hint]
+    audit: int
     facts: Mapping[str, Any]
 
     @property
@@ -70,6 +75,7 @@ def as_json(change: Change) -> bytes:
             "carried": change.carried,
             "new": change.new_reviews,
             "answers_to_the_new_set": change.already,
+            "audit_images": change.audit,
             "images": diff.reviewed,
             "old_model_agreed": diff.old_agreed,
             "new_model_agreed": diff.new_agreed,
@@ -121,7 +127,7 @@ def printed(change: Change) -> list[str]:
             percent(count / max(1, diff.rows)),
             "" if follows(change.label_map, old, new) else "not as mapped",
         )
-        for (old, new), count in _ranked(diff)[:_PRINTED]
+        for (old, new), count in _telling(change)[:_PRINTED]
     ]
     lines = [f"{change.old_tag} -> {change.new_tag}, {diff.rows:,} images, {percent(_share(diff))} as mapped"]
     lines += Table(title="", head=head, rows=tuple(rows)).plain().split("\n")
@@ -132,6 +138,8 @@ def printed(change: Change) -> list[str]:
         f"reviews carried over   {change.carried:,}, {change.new_reviews:,} of them new here",
         f"to be reviewed again   {len(change.hints):,}",
     ]
+    if change.audit:
+        lines.append(f"audit carried over     {change.audit:,} images, drawn at random for the old set")
     if diff.reviewed:
         lines.append(
             f"the model agrees with  {diff.new_agreed:,} of {diff.reviewed:,} reviewed images; the old set's labels "
@@ -146,6 +154,12 @@ def _share(diff: Diff) -> float | None:
 
 def _ranked(diff: Diff) -> list[tuple[Cell, int]]:
     return sorted(diff.cells.items(), key=lambda entry: (-entry[1], str(entry[0])))
+
+
+def _telling(change: Change) -> list[tuple[Cell, int]]:
+    """What does not follow the map first, then labels that are called otherwise, then those that stayed."""
+    found = _ranked(change.diff)
+    return sorted(found, key=lambda entry: (follows(change.label_map, *entry[0]), entry[0][0] == entry[0][1]))
 
 
 def _shown(label: str | None) -> str:

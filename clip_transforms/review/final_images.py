@@ -60,16 +60,18 @@ class ImageCopier:
         self._sources = sources
         self._fetching = fetching
         self._folders = folders
+        self._lost = ""  # why images of the unit were not met
 
     def copy(self, unit: str, rows: pa.Table) -> list[Copied]:
         """Copy the images of rows (image_id, uri, label, format, sha256) into their labels' folders; in their order."""
         waiting: dict[Key, deque[tuple[int, dict[str, Any]]]] = defaultdict(deque)
         for place, row in enumerate(rows.to_pylist()):
             waiting[row["image_id"], row["uri"]].append((place, row))
-        found: list[Copied] = [Copied(file=None, problem="the input no longer names it")] * rows.num_rows
+        self._lost = "the input no longer names it"
+        found: list[Copied | None] = [None] * rows.num_rows
         for place, copied in self._copied(unit, waiting):
             found[place] = copied
-        return found
+        return [copied or Copied(file=None, problem=self._lost) for copied in found]
 
     def _copied(
         self, unit: str, waiting: Mapping[Key, deque[tuple[int, dict[str, Any]]]]
@@ -85,6 +87,8 @@ class ImageCopier:
                 for item in items:
                     rows = waiting.get((item.image_id, item.uri))
                     if not rows:
+                        if isinstance(item, Failure):  # of a whole shard or file
+                            self._lost = f"{item.uri}: {item.reason.value}: {item.message}"
                         continue
                     place, row = rows.popleft()
                     running.append((place, pool.submit(self._one, item, row)))

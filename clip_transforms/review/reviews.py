@@ -117,4 +117,5 @@ def _tables(store: Store, columns: list[str] | None) -> Iterator[pa.Table]:
     names = sorted(found.name for found in store.list(f"{FOLDER}/") if found.name.endswith(".parquet"))
     for name in names:
         with store.open(name) as handle:
-            yield pq.ParquetFile(handle).read(columns=columns)
+            # Arrow's own threads may still hold the file when a command ends here, and end it with an abort.
+            yield pq.ParquetFile(handle).read(columns=columns, use_threads=False)

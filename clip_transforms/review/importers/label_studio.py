@@ -128,15 +128,25 @@ def _paths(value: Any) -> list[tuple[str, ...]]:
     entries = [value] if isinstance(value, str) else value
     if not isinstance(entries, list):
         raise UnfitError(Reason.BAD_ROW, f"the choices are {value!r}, expected a list")
-    return [(entry,) if isinstance(entry, str) else tuple(_texts(entry)) for entry in entries]
+    return [(_sound(entry),) if isinstance(entry, str) else tuple(_texts(entry)) for entry in entries]
 
 
 def _texts(value: Any) -> list[str]:
-    return [str(entry) for entry in ([value] if isinstance(value, str) else value or [])]
+    entries = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return [_sound(str(entry)) for entry in entries]
 
 
 def _text(value: Any) -> str | None:
-    return str(value) if isinstance(value, (str, int)) and str(value) else None
+    return _sound(str(value)) if isinstance(value, (str, int)) and str(value) else None
+
+
+def _sound(text: str) -> str:
+    """Text that can be stored: JSON may hold halves of characters, which nothing else takes.
+
+    >>> _sound("a\\ud800")
+    'a?'
+    """
+    return text.encode("utf-8", "replace").decode()
 
 
 def _reviewer(value: Any) -> str | None:

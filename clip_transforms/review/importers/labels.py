@@ -9,6 +9,8 @@ from clip_transforms.prompts import NONE, PromptSet
 from clip_transforms.prompts.errors import nearest
 from clip_transforms.review.importers.answers import Answer, Reason, UnfitError
 
+#: Between the labels in one cell of a table.
+SEPARATOR = "|"
 #: How "none of these" may be written, beside the id itself. In a multi-label set `-` is the same.
 NONE_WORDS = ("none of these", "none of them")
 _NOTHING = "-"
@@ -28,9 +30,9 @@ class LabelWords:
     def answer(self, given: Answer) -> tuple[str, ...]:
         """The ids of an answer, sorted: exactly one in a single-label set, any number else. Raises UnfitError."""
         multi = self.prompts.task == "multi"
-        if not multi and given.cell is not None and self._known.place(given.cell) >= 0:
-            return (self._word(given.cell),)
-        paths = (*given.labels, *given.left) if multi else given.labels
+        paths = given.labels if given.cell is None else self._parts(given.cell)
+        if multi:
+            paths = (*paths, *given.left)
         ids = tuple(dict.fromkeys(self._id_of(path) for path in paths))
         if NONE in ids and len(ids) > 1:
             others = ", ".join(key for key in ids if key != NONE)
@@ -56,7 +58,7 @@ class LabelWords:
         if self.prompts.task == "single":
             if not words:
                 return None
-            if (place := self._known.place("|".join(words))) >= 0:
+            if (place := self._known.place(SEPARATOR.join(words))) >= 0:
                 return (self._known.names[place],)
         found = []
         for word in words:
@@ -95,6 +97,19 @@ class LabelWords:
         names = [text for label in self.prompts.labels for text in (label.id, label.name, *label.synonyms)]
         hint = nearest(word, names) or f"; it has {_some(self._known.names)}"
         raise UnfitError(Reason.UNKNOWN_LABEL, f"{word!r} is no label of '{self.prompts.name}'{hint}")
+
+    def _parts(self, cell: str) -> tuple[tuple[str, ...], ...]:
+        """The labels in a cell of a table, the longest known ones first: an id may hold what divides several."""
+        parts = [part.strip() for part in cell.split(SEPARATOR)]
+        found = []
+        at = 0
+        while at < len(parts):
+            end = len(parts)
+            while end > at + 1 and self._known.place(SEPARATOR.join(parts[at:end])) < 0:
+                end -= 1
+            found.append(SEPARATOR.join(parts[at:end]))
+            at = end
+        return tuple((word,) for word in dict.fromkeys(found) if word)
 
     def _deepest(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         """Without the groups above another label of the answer: a path that was ticked step by step."""

@@ -21,8 +21,8 @@ from clip_transforms.review.importers.answers import (
     moment,
     seconds,
 )
+from clip_transforms.review.importers.labels import SEPARATOR
 
-SEPARATOR = "|"
 _LARGEST_CELL = 1 << 24
 
 
