@@ -22,7 +22,7 @@ from clip_transforms.refining.cross_validation import (
     fold_order,
     out_of_fold,
 )
-from clip_transforms.refining.fit import Regression, log_losses
+from clip_transforms.refining.fit import Regression, log_losses, one_thread
 from clip_transforms.refining.reviewed import MOST_WEIGHT, Bool, Reviewed
 
 LEAST = 5  # images of a class, and in a multi-label set as many without the label: below it stays zero-shot
@@ -92,11 +92,10 @@ def refit(reviewed: Reviewed, zero_shot: Float32, *, base: str) -> Refit:
         order=fold_order(reviewed.ids),
     )
     dealings = DEALINGS if len(reviewed.ids) < FEW else 1
-    predicted = [out_of_fold(sample, dealing=dealing) for dealing in range(dealings)]
-    choice = choose(sample, folds=FOLDS)
-    fitted = Regression(sample.rows, sample.targets, sample.weights, places, sample.task, exact=True).fit(
-        choice.c
-    )
+    with one_thread():
+        predicted = [out_of_fold(sample, dealing=dealing) for dealing in range(dealings)]
+        choice = choose(sample, folds=FOLDS)
+        fitted = _regression(sample).fit(choice.c)
     probe = Probe(
         task=reviewed.task,
         classes=tuple(reviewed.classes[place] for place in places),
@@ -212,6 +211,10 @@ def _missing(short: Sequence[tuple[str, int]]) -> str:
     ranked = sorted(short, key=lambda entry: (entry[1], entry[0]))
     told = [f"{count} of '{name}'" for name, count in ranked[:8]]
     return ", ".join(told) + (f" (and {len(ranked) - 8} more classes)" if len(ranked) > 8 else "")
+
+
+def _regression(sample: Sample) -> Regression:
+    return Regression(sample.rows, sample.targets, sample.weights, sample.places, sample.task, exact=True)
 
 
 def _compared(sample: Sample, predicted: Sequence[OutOfFold]) -> Loss:
