@@ -21,6 +21,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,9 @@ def lay_out(data: Path, emojibase: Path, folder: Path) -> None:
         drawn = [(classes[row["concept"]], row) for row in rows if row["concept"] in classes]
         counts = Counter(name for name, _ in drawn)
         save([(name, row) for name, row in drawn if counts[name] >= LEAST], folder / task)
+        pictures = sorted((folder / task).glob("*/*.png"))
+        lines = [f"{path.parent.name}/{path.stem},{path}" for path in pictures]  # ids: the same in any folder
+        (folder / f"{task}.csv").write_text("\n".join(["image_id,uri", *lines]) + "\n")
 
 
 def beamclip(*args: object, allowed: Sequence[int] = (0,)) -> int:
@@ -96,10 +100,11 @@ def read_labels(run: Path, tag: str) -> Labelled:
     )
 
 
-def review(run: Path, tag: str, count: int) -> set[str]:
+def review(run: Path, tag: str, count: int, seed: int) -> set[str]:
     """Export a queue of `count` images at most, answer it truly, import the answers; the ids of the images."""
     folder = run.with_name(f"{run.name}-queue")
-    beamclip("review", "export", run, "--set", tag, "--to", "csv", "--limit", count, "--output", folder)
+    wanted = ("--limit", count, "--seed", seed)
+    beamclip("review", "export", run, "--set", tag, "--to", "csv", *wanted, "--output", folder)
     (path,) = folder.glob("*.csv")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -113,14 +118,16 @@ def review(run: Path, tag: str, count: int) -> set[str]:
     return {row["image_id"] for row in rows}
 
 
-def measure(pictures: Path, prompts: Path, share: float, run: Path) -> str:
+def measure(pictures: Path, prompts: Path, share: float, seed: int, run: Path) -> str:
     """Label, review a share, refine: one line of the table."""
     beamclip("label", "--input", pictures, "--prompts", prompts, "--output", run, "--quiet")
     (tag,) = (path.name for path in (run / "labels").iterdir())
     before = read_labels(run, tag)
     images, classes = len(before.label), len(set(before.truth.values()))
-    reviewed = review(run, tag, round(share * images))
-    line = f"{prompts.stem:<8}{images:>7}{classes:>9}{len(reviewed):>10}{len(reviewed) / images:>7.1%}"
+    reviewed = review(run, tag, round(share * images), seed)
+    line = (
+        f"{prompts.stem:<8}{images:>7}{classes:>9}{seed:>6}{len(reviewed):>10}{len(reviewed) / images:>7.1%}"
+    )
     if beamclip("refine", run, "--quiet", allowed=(0, 1)):
         return f"{line}  too few reviews of a class to learn from"
     new = [path.name for path in (run / "labels").iterdir() if path.name != tag]
@@ -148,17 +155,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", type=Path, required=True, help="what benchmarks.tiny.recipe built")
     parser.add_argument("--cache", type=Path, help="the recipe's downloads; default: DATA/cache")
-    parser.add_argument("--share", type=float, nargs="+", default=[0.05, 0.1, 0.2], help="of the images")
+    parser.add_argument("--share", type=float, nargs="+", default=[0.05, 0.1], help="of the images")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the queue's audit and clusters"
+    )
     options = parser.parse_args(argv)
-    head = f"{'task':<8}{'images':>7}{'classes':>9}{'reviewed':>10}{'share':>7}{'rest':>7}{'before':>9}{'after':>8}"
+    head = f"{'task':<8}{'images':>7}{'classes':>9}{'seed':>6}{'reviewed':>10}{'share':>7}{'rest':>7}{'before':>9}{'after':>8}"
     print(f"{head}  gain on the rest, points [95 %]")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         lay_out(options.data, (options.cache or options.data / "cache") / "emojibase", work)
         for task in ("groups", "kinds"):
-            for share in options.share:
-                run = work / f"{task}-{share}"
-                print(measure(work / task, PROMPTS / f"{task}.yaml", share, run), flush=True)
+            for share, seed in product(options.share, options.seeds):
+                run = work / f"{task}-{share}-{seed}"
+                prompts = PROMPTS / f"{task}.yaml"
+                print(measure(work / f"{task}.csv", prompts, share, seed, run), flush=True)
 
 
 if __name__ == "__main__":

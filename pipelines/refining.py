@@ -107,7 +107,7 @@ def _reviewed(run: LabelledRun) -> Reviewed:
         left = "".join(f"; {count} left out: {why}" for why, count in reviewed.left_out.items())
         held = int(reviewed.held_out.sum())
         kept = f"; {held} of the audit are held out for calibrate" if held else ""
-        mend = f"beamclip review export {shlex.quote(run.store.root)} --set {name}"
+        mend = f"beamclip review export {shlex.quote(run.store.root)} --set {name} --to ... --output ..."
         raise ContractError(f"{error}{left}{kept}; more to review: {mend}") from None
     return reviewed
 

