@@ -160,7 +160,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the queue's audit and clusters"
     )
     options = parser.parse_args(argv)
-    head = f"{'task':<8}{'images':>7}{'classes':>9}{'seed':>6}{'reviewed':>10}{'share':>7}{'rest':>7}{'before':>9}{'after':>8}"
+    head = f"{'task':<8}{'images':>7}{'classes':>9}{'seed':>6}{'reviewed':>10}{'share':>7}"
+    head += f"{'rest':>7}{'before':>9}{'after':>8}"
     print(f"{head}  gain on the rest, points [95 %]")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
