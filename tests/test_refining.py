@@ -129,9 +129,10 @@ def test_the_choice_is_made_within_the_folds_that_teach(monkeypatch: pytest.Monk
 
 
 def test_c_and_the_blend_have_the_least_loss_of_all_that_were_tried() -> None:
-    reviewed, logits = informative(60)
-    sample = sample_of(reviewed, logits)
+    embeddings, truth = clusters(3, 60, noise=0.8)
+    sample = sample_of(reviewed_rows(embeddings, truth, classes=ABC), guesses(truth, 3, right=0.5))
     found = choose(sample, folds=4)
+    assert cross_validation.C_VALUES[0] < found.c < cross_validation.C_VALUES[-1] and found.blend > 0
     dealt = deal_folds(sample, 4)
     for c in (found.c / 10, found.c, found.c * 10):
         for blend in (0.0, found.blend, 0.5):
