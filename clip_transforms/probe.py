@@ -69,16 +69,7 @@ class Probe:
         places = self._places(classes)
         old = zero_shot.astype(np.float64) / self.temperature
         new = embeddings.astype(np.float64) @ self.weights.T.astype(np.float64) + self.bias
-        if self.task == "multi":
-            mixed = old.copy()
-            mixed[:, places] = (1 - self.blend) * old[:, places] + self.blend * new
-            return mixed.astype(np.float32)
-        old = log_softmax(old)
-        mine = log_softmax(new)
-        mine += np.logaddexp.reduce(old[:, places], axis=1, keepdims=True)
-        mixed = old.copy()
-        mixed[:, places] = (1 - self.blend) * old[:, places] + self.blend * mine
-        return log_softmax(mixed).astype(np.float32)
+        return mixed(old, new, places, task=self.task, blend=self.blend).astype(np.float32)
 
     def _places(self, classes: Sequence[str]) -> list[int]:
         at = {name: place for place, name in enumerate(classes)}
@@ -88,6 +79,23 @@ class Probe:
                 f"the probe of {self.base} knows the class '{missing[0]}', the prompt set does not"
             )
         return [at[name] for name in self.classes]
+
+
+def mixed(old: Float64, new: Float64, places: Sequence[int], *, task: Task, blend: float) -> Float64:
+    """Zero-shot logits [N, C], already at their temperature, blended with a probe's [N, P] of these columns.
+
+    See `Probe.blended`.
+    """
+    if task == "multi":
+        found = old.copy()
+        found[:, places] = (1 - blend) * old[:, places] + blend * new
+        return found
+    old = log_softmax(old)
+    mine = log_softmax(new)
+    mine += np.logaddexp.reduce(old[:, places], axis=1, keepdims=True)
+    found = old.copy()
+    found[:, places] = (1 - blend) * old[:, places] + blend * mine
+    return log_softmax(found)
 
 
 def log_softmax(logits: Float64) -> Float64:

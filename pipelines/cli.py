@@ -15,6 +15,7 @@ COMMANDS = {
         "pipelines.evaluate",
         "hold labels against known truths, few-shot probes against zero-shot",
     ),
+    "refine": ("pipelines.refine", "refit a label set on its reviews and relabel the run"),
     "calibrate": (
         "pipelines.calibrate",
         "a temperature, and labels that are accepted unseen with a guarantee, from audited images",

@@ -16,6 +16,8 @@ from clip_transforms.accounting import check_contract
 from clip_transforms.lease import Lease
 from clip_transforms.live import count
 from clip_transforms.plan import Extension
+from clip_transforms.refining.count_flips import record_flips
+from clip_transforms.refining.text import agreement_lines, flips_table
 from clip_transforms.storage import Store
 from clip_transforms.summary import Summary, print_summary, read_failure_examples, read_set_counts
 from clip_transforms.units import worker_for
@@ -77,8 +79,11 @@ def close(store: Store, summary: Mapping[str, Any], closing: Closing, *, quiet: 
     record = {**summary, "command": closing.command, "max_failure_rate": closing.max_failure_rate}
     record["submitted"] = asdict(closing)  # should this end before its lease is given back
     store.write(f"runs/{closing.run_id}.json", json.dumps(record, indent=1, sort_keys=True).encode())
+    flips = [record_flips(store, tag) for tag in closing.label_sets[:1] if closing.command == "refine"]
     report = write_run_report(store, summary, allow_private_urls=closing.allow_private_urls)
     if not quiet:
+        for found in flips:
+            print("", flips_table(found).plain(), *agreement_lines(found), "", sep="\n")
         print_summary(_table(store, summary, closing, report), file=sys.stdout)
     check_contract(summary, max_failure_rate=closing.max_failure_rate)
     return Exit.DONE
@@ -93,7 +98,9 @@ def _table(store: Store, summary: Mapping[str, Any], closing: Closing, report: s
     if summary["filter"]:
         chosen_from = shlex.quote(str(other or store.root))
         following = f"beamclip filter --from-run {chosen_from} --keep-top ... --output ..."
-    if summary["failed"] and not other:
+    if closing.command == "refine":
+        following = f"beamclip calibrate {root} --set {closing.label_sets[0]}"
+    elif summary["failed"] and not other:
         following = (
             f"beamclip {'filter' if closing.command == 'filter' else 'label'} --output {root} --retry-failed"
         )
@@ -103,7 +110,7 @@ def _table(store: Store, summary: Mapping[str, Any], closing: Closing, report: s
         failures=() if other else read_failure_examples(source),
         report=report,
         next_command=None
-        if (other and not summary["filter"]) or closing.command == "evaluate"
+        if (other and not summary["filter"] and closing.command != "refine") or closing.command == "evaluate"
         else following,
     )
 

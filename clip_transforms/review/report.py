@@ -22,6 +22,7 @@ from clip_transforms.review.report_checks import checks
 from clip_transforms.review.report_data import part_names, read_duplicates, read_failures, read_images
 from clip_transforms.review.report_labels import count_labels, label_sets, read_sheets
 from clip_transforms.review.report_pairs import Pairs, read_pairs
+from clip_transforms.review.report_refinement import refinement_view
 from clip_transforms.review.report_tiles import review_data, tile_data
 from clip_transforms.review.report_values import (
     Duplicates,
@@ -120,6 +121,7 @@ def _read(store: Store, data: ReportInputs, options: ReportOptions) -> _Found:
     for tag, names in folders.items():
         stats = count_labels(store, tag=tag, names=names)
         stats.calibration = calibration_view(store, tag)
+        stats.refinement = refinement_view(store, tag)
         labels = wanted_labels(stats, sheets=per_set)
         sheets = read_sheets(store, stats, names=names, labels=labels, options=options)
         sets.append((stats, sheets, _prompts(store, tag)))

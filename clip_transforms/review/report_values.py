@@ -13,6 +13,7 @@ from clip_transforms.review.report_histogram import Histogram
 
 if TYPE_CHECKING:
     from clip_transforms.review.report_calibration import CalibrationView
+    from clip_transforms.review.report_refinement import RefinementView
     from clip_transforms.storage import Store
 
 
@@ -178,6 +179,7 @@ class SetStats:
     margins: Histogram = field(default_factory=Histogram)
     entropies: Histogram = field(default_factory=Histogram)
     calibration: CalibrationView | None = None
+    refinement: RefinementView | None = None
 
     def frequent(self) -> list[tuple[str, LabelCount]]:
         """Labels and counts, most frequent first; without `__none__` and without the rows that have none."""

@@ -10,6 +10,7 @@ from clip_transforms.prompts.rules import NONE
 from clip_transforms.review.report_calibration import CalibrationView
 from clip_transforms.review.report_format import base_name, number, word
 from clip_transforms.review.report_histogram import Chart, chart
+from clip_transforms.review.report_refinement import RefinementView
 from clip_transforms.review.report_values import (
     Images,
     LabelCount,
@@ -90,6 +91,7 @@ class SetView:
     never: tuple[str, ...]
     sheets: tuple[SheetView, ...]
     calibration: CalibrationView | None
+    refinement: RefinementView | None
 
 
 def wanted_labels(stats: SetStats, *, sheets: int) -> list[str | None]:
@@ -139,6 +141,7 @@ def set_view(
             for sheet in sheets
         ),
         calibration=stats.calibration,
+        refinement=stats.refinement,
     )
 
 
