@@ -6,11 +6,11 @@ import json
 import sys
 from typing import Any
 
-import datumaro
-
 
 def main(kind: str, folder: str) -> None:
     """Each item with its labels by name, and their attributes."""
+    import datumaro  # of another environment: this module is collected in ours
+
     found = datumaro.Dataset.import_from(folder, kind)
     categories = found.categories()[datumaro.AnnotationType.label]
     items: dict[str, Any] = {}
