@@ -100,6 +100,8 @@ def _table(store: Store, summary: Mapping[str, Any], closing: Closing, report: s
         following = f"beamclip filter --from-run {chosen_from} --keep-top ... --output ..."
     if closing.command == "refine":
         following = f"beamclip calibrate {root} --set {closing.label_sets[0]}"
+    elif closing.command == "calibrate":
+        following = f"beamclip review final {root} --set {closing.label_sets[0]} --output ... --write ..."
     elif summary["failed"] and not other:
         following = (
             f"beamclip {'filter' if closing.command == 'filter' else 'label'} --output {root} --retry-failed"
@@ -109,10 +111,14 @@ def _table(store: Store, summary: Mapping[str, Any], closing: Closing, report: s
         sets=read_set_counts(store, sets=closing.label_sets) if closing.label_sets else (),
         failures=() if other else read_failure_examples(source),
         report=report,
-        next_command=None
-        if (other and not summary["filter"] and closing.command != "refine") or closing.command == "evaluate"
-        else following,
+        next_command=following if _has_next(summary, closing) else None,
     )
+
+
+def _has_next(summary: Mapping[str, Any], closing: Closing) -> bool:
+    if closing.command in ("refine", "calibrate"):
+        return True
+    return closing.command != "evaluate" and bool(not summary.get("from_run") or summary["filter"])
 
 
 def failure_rate(job: Job) -> float:
