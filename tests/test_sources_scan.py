@@ -28,6 +28,7 @@ def test_the_public_names() -> None:
             "has_credentials",
             "image_id_of",
             "is_kept",
+            "is_lost_shard",
             "limit_items",
             "list_objects",
             "parse_carry",
