@@ -97,7 +97,7 @@ def _audited(run: LabelledRun, probe: Probe | None, claim: Claim) -> _Audited:
     slots = audit_slots(
         run.store,
         run.label_set.prompt_set.name,
-        images=run.rows,
+        images=run.images,
         unreviewed=claim.unreviewed,
         trained_on=frozenset(probe.figures.get("trained_on", ())) if probe else frozenset(),
     )

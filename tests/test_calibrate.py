@@ -311,6 +311,23 @@ def test_reviews_of_images_that_the_run_does_not_have_are_left_out(run: Path) ->
     assert read_calibration(Store(str(run)), newest(run)).figures["audit"]["images"] == 240
 
 
+def test_ids_that_come_twice_do_not_make_an_audit_look_outdated(tmp_path: Path) -> None:
+    """A queue counts an id once."""
+    files = write_images(tmp_path / "images", 130, size=(24, 24))
+    lines = [f"id{number % 125},{file}" for number, file in enumerate(files)]
+    (tmp_path / "list.csv").write_text("\n".join(["image_id,uri", *lines]))
+    (tmp_path / "set.yaml").write_text("version: 1\nname: pets\nlabels: [cat, dog]\n")
+    run = tmp_path / "run"
+    inputs = ("--input", tmp_path / "list.csv", "--prompts", tmp_path / "set.yaml", "--encoder", "fake")
+    assert beamclip("label", *inputs, "--output", run, "--quiet") == 0
+    options = ("--to", "csv", "--limit", 100, "--audit", 100, "--output", tmp_path / "queue")
+    assert beamclip("review", "export", run, *options) == 0
+    answer(run, [review(row, row["label"]) for row in surest_first(run, base(run))])
+    assert calibrate(run, "--target-precision", "0.9", "--quiet") == 0
+    audited = read_calibration(Store(str(run)), newest(run)).figures["audit"]
+    assert audited["outdated"] == 0 and audited["loose"] == 25
+
+
 MULTI = "version: 1\nname: pets\ntask: multi\nlabels: [cat, dog, owl]\n"
 
 
