@@ -198,6 +198,30 @@ def test_a_set_with_a_probe_is_calibrated_on_what_it_has_not_learnt_from(run: Pa
         assert (old["label"], old["score"], old["margin"]) == (new["label"], new["score"], new["margin"])
 
 
+def test_images_that_a_probe_is_sure_of_because_it_learnt_them_do_not_make_an_audit_look_chosen(
+    run: Path,
+) -> None:
+    store = Store(str(run))
+    (base,) = tags(run)
+    probe = Probe(
+        task="single",
+        classes=("cat", "dog"),
+        weights=np.random.default_rng(0).normal(0, 3, (2, 32)).astype(np.float32),
+        bias=np.zeros(2, np.float32),
+        blend=0.5,
+        temperature=1.5,
+        base=base,
+    )
+    refined = replace(read_label_set(store, base), probe=probe.hash)
+    assert do_relabel(run, refined, base, {probe_name(refined.tag): probe.to_json()}) == 0
+    ranked = surest_first(run, refined.tag)
+    learnt = [row["image_id"] for row in ranked[: IMAGES // 2]]
+    store.write(probe_name(refined.tag), replace(probe, figures={"trained_on": learnt}).to_json())
+    shutil.rmtree(run / "reviews")
+    answer(run, [review(row, row["label"]) for row in ranked])
+    assert beamclip("calibrate", run, "--set", refined.tag, *CALIBRATE) == 0
+
+
 def test_what_is_not_there_any_more_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert beamclip("calibrate", run, *CALIBRATE) == 0
     tag = find_set(Store(str(run)), None)
