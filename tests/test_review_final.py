@@ -42,7 +42,7 @@ ANSWERS = [
 ]
 
 
-CLAIM = {"claim": {"target": 0.95, "confidence": 0.9}}
+CLAIM = {"claim": {"target": 0.95, "confidence": 0.9}, "rows": 9}
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_images_of_shards_and_parquet_files_are_copied_too(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("probed", "decider"), [(False, "model_auto_accept"), (True, "probe")])
 def test_what_is_above_a_guaranteed_threshold_is_decided_by_the_model_or_its_probe(
-    run: str, tmp_path: Path, probed: bool, decider: str
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], probed: bool, decider: str
 ) -> None:
     store, old = Store(run), kit.tag_of(run, "pets")
     base = read_label_set(store, old)
@@ -238,6 +238,9 @@ def test_what_is_above_a_guaranteed_threshold_is_decided_by_the_model_or_its_pro
     card = (tmp_path / "out" / "DATASET_CARD.md").read_text()
     assert "a precision of at least 95.0%, at a confidence of 90.0%" in card
     assert ("Left out are 1 audit images" in card) == probed
+    since = facts["images"] - 9
+    assert since > 0 and f"Not promised of the {since} images that the run has more than when it was" in card
+    assert f"not promised{since:>17}  images that came after `beamclip calibrate`" in capsys.readouterr().out
 
 
 def test_several_labels_go_to_tables_and_never_to_folders(
