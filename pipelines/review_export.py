@@ -60,6 +60,8 @@ def export(args: argparse.Namespace) -> int:
         return Exit.DONE
     items = queue_items(queue, run.label_set.prompt_set, temperature=temperature)
     documents = _documents(args, run, queue, items)
+    if args.to == "csv":
+        _keep_answers(output, documents)
     if args.images:
         copy_images(items, Store(args.images, store.storage_options), image_lookup(run, args))
     _write(output, documents[:1])  # says whether the folder can be written at all
@@ -67,6 +69,16 @@ def export(args: argparse.Namespace) -> int:
     _write(output, documents[1:])
     _tell(args, queue, output, documents)
     return Exit.DONE
+
+
+def _keep_answers(output: Store, documents: Sequence[Document]) -> None:
+    """Raise RequestError where a table of this queue is there that somebody has begun to fill in."""
+    for document in documents:
+        if output.exists(document.name) and output.read(document.name) != document.data:
+            raise RequestError(
+                f"{output.join(document.name)} is there and was changed since it was written: it may hold answers. "
+                "Import it first, or give another --output"
+            )
 
 
 def _write(output: Store, documents: Sequence[Document]) -> None:

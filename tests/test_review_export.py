@@ -174,6 +174,21 @@ def test_a_csv_comes_empty_and_survives_awkward_names(run: Path, tmp_path: Path)
         assert not any(row[name] for name in ("labels", "reviewer", "reviewed_at", "lead_time", "comment"))
 
 
+def test_answers_in_a_csv_are_not_written_over(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same export is the same queue, and the same name."""
+    for _ in range(2):
+        assert export(run, tmp_path / "out", "csv") == 0
+    (path,) = (tmp_path / "out").iterdir()
+    answered = path.read_text("utf-8").replace(",,,,,", ",cat,ann,,,", 1)
+    path.write_text(answered, "utf-8")
+    assert export(run, tmp_path / "out", "csv") == 2
+    assert "was changed since it was written: it may hold answers" in capsys.readouterr().err
+    assert path.read_text("utf-8") == answered
+    assert export(run, tmp_path / "other", "csv") == 0
+
+
 def test_label_studio_files_are_bounded_and_new_each_time(run: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert export(run, tmp_path, "label-studio", "--shard-size", 4) == 0
