@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,8 +27,11 @@ from clip_transforms.lease import Lease
 from clip_transforms.probe import Probe, probe_name
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store
+from pipelines import status
 from pipelines.flags import build_relabel_parser
 from pipelines.relabel import relabel
+from pipelines.runner_jobs import JobState
+from pipelines.submitted import Closing, keep_closing
 from tests.calibrate_kit import answer, audit, labelled, review, right_down_to, surest_first, tags
 from tests.runs import beamclip, rows, summary, written
 
@@ -228,6 +232,23 @@ def test_what_is_not_there_any_more_is_said(run: Path, capsys: pytest.CaptureFix
     (run / calibration_name(tag)).unlink()
     assert beamclip("calibrate", run, *CALIBRATE) == 2
     assert f"what the set {tag} was made with is not there any more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("refine", "refine {} --set pets"), ("calibrate", "calibrate {} --set pets ...")]
+)
+def test_status_says_how_to_go_on_with_a_job_that_its_runner_lost(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, words: str
+) -> None:
+    store = Store(str(run))
+    held = SimpleNamespace(run_id="lost", runner_job="beam://host/job")
+    sets = tuple(tags(run))
+    keep_closing(store, Closing(run_id="lost", command=command, max_failure_rate=0.05, label_sets=sets))
+    monkeypatch.setattr(status, "held_by_job", lambda store: held)
+    monkeypatch.setattr(status, "launcher_gone", lambda held, now: True)
+    monkeypatch.setattr(status, "job_state", lambda job: JobState(name="FAILED", ended=True))
+    assert beamclip("status", run) == 3
+    assert f"Go on with: beamclip {words.format(run)}\n" in capsys.readouterr().err
 
 
 def test_a_run_that_another_launcher_holds_is_left_alone(
