@@ -354,6 +354,7 @@ def test_paths_of_a_taxonomy_must_be_those_of_the_set(tmp_path: Path) -> None:
         (b"{}", "expected Label Studio's export as JSON"),
         (b"[", "is not JSON"),
         (b'[{"id": 1, "annotator": 1, "label": "cat"}]', "is JSON-MIN"),
+        (b'[{"annotations": 5}]', "has a task whose `annotations` are no list"),
         (
             b'[{"annotations": [{"result": [{"from_name": "a", "type": "choices"},'
             b' {"from_name": "b", "type": "choices"}]}]}]',
