@@ -273,6 +273,21 @@ def test_a_hierarchy_has_paths_and_a_group_may_be_an_answer(tmp_path: Path) -> N
     assert found["i00"]["file"].startswith("bird/") and found["i02"]["path"] is None
 
 
+def test_a_group_above_the_answer_is_right_as_for_calibrate(tmp_path: Path) -> None:
+    """A model that says 'animal' where people say 'owl' keeps its promise, and the card may not deny it."""
+    run = kit.labelled_run(tmp_path, kit.ZOO.replace("\nthreshold: 0.3", "\nthreshold: 0.99"))
+    backed_off = [
+        key for key, label in kit.model_labels(run, kit.tag_of(run, "zoo")).items() if label == "animal"
+    ]
+    first, second = sorted(backed_off)[:2]
+    kit.write_queue(run, kit.tag_of(run, "zoo"), "q", kit.audit(first), kit.audit(second))
+    file = kit.answers(tmp_path / "a.csv", (first, "owl", "ann", ""), (second, "__none__", "ann", ""))
+    assert beamclip("review", "import", run, "--from", "csv", file, "--quiet") == 0
+    assert final(run, tmp_path / "out") == 0
+    found = facts_of(tmp_path / "out")["audit"]["all"]
+    assert (found["images"], found["agreed"]) == (2, 1)
+
+
 def test_answers_that_the_set_does_not_have_decide_nothing(run: str, tmp_path: Path) -> None:
     prompts = kit.prompt_file(tmp_path, kit.PETS.replace("  - cat\n", "  - lion\n"))
     assert beamclip("label", "--from-run", run, "--prompts", prompts, "--quiet") == 0
