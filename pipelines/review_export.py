@@ -28,6 +28,7 @@ from clip_transforms.review.exporters.label_studio import prediction_documents, 
 from clip_transforms.review.exporters.tables import csv_documents, parquet_documents
 from clip_transforms.review.predictions import predicted_items
 from clip_transforms.review.queue import Queue, build_queue
+from clip_transforms.review.queues import FOLDER as QUEUES
 from clip_transforms.review.queues import queue_name, store_queue
 from clip_transforms.storage import Store
 from pipelines.launch import Exit, configure_logging, guarded
@@ -52,6 +53,8 @@ def export(args: argparse.Namespace) -> int:
     if run.label_set.calibration:
         temperature = read_calibration(store, run.tag).temperature
     output = Store(args.output, store.storage_options)
+    if output.root == store.join(QUEUES):
+        raise RequestError(f"--output {output.root} is where the run keeps its queues; give another folder")
     if args.tasks:
         return _predictions(args, run, output, temperature)
     queue = build_queue(run, options)

@@ -24,7 +24,7 @@ from pipelines.review_export_flags import TOOLS, build_export_parser
 from schemas.queues import QUEUE
 from tests.helpers import image_bytes
 from tests.review_kit import add_reviews, add_unit, new_run, random_run
-from tests.runs import beamclip
+from tests.runs import beamclip, written
 
 SETS = {
     "pets": "version: 1\nname: pets\nnone: [a wall]\nlabels: [cat, dog, owl]\n",
@@ -187,6 +187,13 @@ def test_answers_in_a_csv_are_not_written_over(
     assert "was changed since it was written: it may hold answers" in capsys.readouterr().err
     assert path.read_text("utf-8") == answered
     assert export(run, tmp_path / "other", "csv") == 0
+
+
+def test_the_folder_of_the_runs_own_queues_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The Parquet file has the name of the stored queue, and would take its place without how it was drawn."""
+    before = written(run)
+    assert export(run, run / "queues", "parquet", "--seed", 77) == 2
+    assert "is where the run keeps its queues" in capsys.readouterr().err and written(run) == before
 
 
 def test_label_studio_files_are_bounded_and_new_each_time(run: Path, tmp_path: Path) -> None:
