@@ -150,6 +150,21 @@ def test_what_another_calibration_left_unfinished_is_finished_too(
     assert list(summary(run)["labels"].values()) == [IMAGES] * 3
 
 
+def test_what_is_finished_beside_it_is_not_newer_than_what_was_asked_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers that are not told take the newest set."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Labeller, "label", dying(0))
+        assert beamclip("calibrate", run, *CALIBRATE) == 3
+    left = set(label_set_tags(Store(str(run)))) - set(tags(run))
+    assert len(left) == 1
+    assert beamclip("calibrate", run, "--target-precision", "0.8", "--quiet") == 0
+    newest = find_set(Store(str(run)), None)
+    claim = read_calibration(Store(str(run)), newest).figures["claim"]
+    assert claim["target"] == 0.8 and newest not in left
+
+
 def test_labels_in_a_folder_of_their_own_are_calibrated_there(run: Path, tmp_path: Path) -> None:
     """RUN holds the embeddings, and stays as it is."""
     views = tmp_path / "views"
