@@ -29,7 +29,7 @@ from clip_transforms.review.exporters.tables import csv_documents, parquet_docum
 from clip_transforms.review.predictions import predicted_items
 from clip_transforms.review.queue import Queue, build_queue
 from clip_transforms.review.queues import FOLDER as QUEUES
-from clip_transforms.review.queues import queue_name, store_queue
+from clip_transforms.review.queues import QueueFacts, earlier_queues, queue_name, store_queue
 from clip_transforms.storage import Store
 from pipelines.launch import Exit, configure_logging, guarded
 from pipelines.review_export_flags import build_export_parser, check_flags, queue_options
@@ -59,6 +59,10 @@ def export(args: argparse.Namespace) -> int:
         return _predictions(args, run, output, temperature)
     queue = build_queue(run, options)
     if not queue.rows.num_rows:
+        if queue.facts.drawn and _has_grown(store, queue.facts):
+            store_queue(
+                store, queue.id, queue.rows, queue.facts
+            )  # its audit is of the new images too, but has none
         print(f"nothing to review: all {queue.facts.images} images have reviews, or are accepted")
         return Exit.DONE
     items = queue_items(queue, run.label_set.prompt_set, temperature=temperature)
@@ -72,6 +76,13 @@ def export(args: argparse.Namespace) -> int:
     _write(output, documents[1:])
     _tell(args, queue, output, documents)
     return Exit.DONE
+
+
+def _has_grown(store: Store, facts: QueueFacts) -> bool:
+    """Whether there are audits of this set and seed, all of fewer images than the run has now."""
+    audits = [found.facts for found in earlier_queues(store, facts.set_name) if found.facts.audit]
+    images = [audit.images for audit in audits if audit.seed == facts.seed]
+    return bool(images) and max(images) < facts.images
 
 
 def _keep_answers(output: Store, documents: Sequence[Document]) -> None:
