@@ -80,7 +80,7 @@ def calibrate_set(run: LabelledRun, model: TextModel, claim: Claim) -> Calibrate
     fitted = _temperature(run, audited, model, probe, needed=choice is None)
     names = (*prompts.classes, *prompts.groups)
     accept = choice.accept(names) if choice else {}
-    accounts = _accounts(run, accept, audited.rows.score) if choice else None
+    accounts = _accounts(run, accept, audited.rows.score, learnt=_learnt(probe)) if choice else None
     figures = _figures(claim, audited, choice, fitted, accounts)
     temperature = fitted.temperature if fitted else 1.0
     return Calibrated(
@@ -97,15 +97,20 @@ def _audited(run: LabelledRun, probe: Probe | None, claim: Claim) -> _Audited:
     slots = audit_slots(
         run.store,
         run.label_set.prompt_set.name,
-        images=run.rows,
+        images=run.images,
         unreviewed=claim.unreviewed,
-        trained_on=frozenset(probe.figures.get("trained_on", ())) if probe else frozenset(),
+        trained_on=_learnt(probe),
     )
     if not slots.slots:
         raise refuse_empty(run, slots)
     rows = find_rows(run, {slot.image_id: slot.uri for slot in slots.slots})
     labels = {slot.image_id: slot.labels for slot in slots.slots}
     return _Audited(slots=slots, rows=rows, truths=tuple(labels[image_id] for image_id in rows.ids))
+
+
+def _learnt(probe: Probe | None) -> frozenset[str]:
+    """The images that a set's probe was trained on."""
+    return frozenset(probe.figures.get("trained_on", ())) if probe else frozenset()
 
 
 def _choice(audited: _Audited, prompts: PromptSet, claim: Claim) -> Choice:
@@ -186,10 +191,13 @@ def _truth_matrix(audited: _Audited, prompts: PromptSet) -> tuple[Bool, Bool]:
     return found, usable
 
 
-def _accounts(run: LabelledRun, accept: Mapping[str, float], audit: Float32) -> Accounts:
-    """Counted over all rows of the set, of which two columns are read. audit: the scores [n] of its audit.
+def _accounts(
+    run: LabelledRun, accept: Mapping[str, float], audit: Float32, *, learnt: frozenset[str]
+) -> Accounts:
+    """Counted over all rows of the set, of which a few columns are read. audit: the scores [n] of its audit.
 
-    Raises Refusal where these cannot be a random sample's.
+    learnt: images that the probe was trained on, which are not in the audit, and of which it is surer than of
+    others. Raises Refusal where the scores cannot be a random sample's of the other rows.
     """
     parts = [part.name for found in live_parts(run.store).values() for part in found]
     names = part_names(run.store, f"labels/{run.tag}", parts)
@@ -197,12 +205,16 @@ def _accounts(run: LabelledRun, accept: Mapping[str, float], audit: Float32) -> 
     cuts = pa.array([*accept.values(), None], pa.float32())
     marks = np.array([value for _, value in quartiles(audit)], np.float32)
     counts = np.zeros((len(marks), 2), np.int64)
-    rows = 0
+    rows = others = 0
+    known = pa.array(sorted(learnt), pa.string())
     labelled: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
-    for batch in iter_batches(run.store, names, ("label", "score")):
+    for batch in iter_batches(run.store, names, ("label", "score", *(["image_id"] if learnt else ()))):
         rows += batch.num_rows
         score = batch["score"].to_numpy()
+        if learnt:
+            score = score[~pc.is_in(batch["image_id"], value_set=known).to_numpy(zero_copy_only=False)]
+        others += len(score)
         counts += np.stack([(score > marks[:, None]).sum(1), (score >= marks[:, None]).sum(1)], axis=1)
         label = batch["label"].cast(pa.string())
         cut = cuts.take(pc.fill_null(pc.index_in(label, value_set=labels), len(labels)))
@@ -211,7 +223,7 @@ def _accounts(run: LabelledRun, accept: Mapping[str, float], audit: Float32) -> 
             for entry in pc.value_counts(some).to_pylist():
                 if entry["values"] is not None:
                     counter[entry["values"]] += entry["counts"]
-    check_uniform(audit, counts.tolist(), rows=rows)
+    check_uniform(audit, counts.tolist(), rows=others)
     return Accounts(rows=rows, labelled=dict(labelled), accepted=dict(accepted))
 
 

@@ -5,6 +5,7 @@ Rows of a view lie in the order of the embedding parts that its commit names, so
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,11 +56,20 @@ def list_blocks(embeddings: Store, views: Sequence[tuple[View, Store]]) -> list[
     slices = [_slices(store, view, rows) for view, store in views]
     blocks = []
     for unit, part in sorted(parts, key=lambda found: (found[0], found[1].name)):
-        for (view, _), found in zip(views, slices, strict=True):
+        for (view, store), found in zip(views, slices, strict=True):
             if part.name not in found:
-                raise ContractError(f"{part.name} has no rows in {view.folder}/: the run is not complete")
+                told = f"{part.name} has no rows in {view.folder}/: the run is not complete"
+                raise ContractError(f"{told}{_mend(view, store, embeddings)}")
         blocks.append(Block(unit=unit, embeddings=part, views=tuple(found[part.name] for found in slices)))
     return blocks
+
+
+def _mend(view: View, store: Store, embeddings: Store) -> str:
+    """What labels the rest."""
+    if not view.folder.startswith("labels/"):
+        return ""
+    source = "" if store.root == embeddings.root else f"--from-run {shlex.quote(embeddings.root)} "
+    return f"; `beamclip label {source}--output {shlex.quote(store.root)} --resume` labels the rest"
 
 
 def _slices(store: Store, view: View, rows: Mapping[str, int]) -> dict[str, Slice]:

@@ -12,6 +12,7 @@ from clip_transforms.joined import Block, list_blocks, read_embeddings, read_vie
 from clip_transforms.labelsets import LabelSet, read_label_set
 from clip_transforms.live import live_parts
 from clip_transforms.plan import read_extensions
+from clip_transforms.review.report_data import read_duplicates
 from clip_transforms.review.report_labels import label_sets
 from clip_transforms.storage import Store
 from clip_transforms.text_features import TextFeatures, load_text_features
@@ -37,6 +38,12 @@ class LabelledRun:
     def rows(self) -> int:
         """Of all parts."""
         return sum(block.embeddings.rows for block in self._blocks())
+
+    @property
+    def images(self) -> int:
+        """That the rows are of; an id that comes twice is one."""
+        twice = read_duplicates(self.source)
+        return self.rows - (twice.rows - twice.ids if twice else 0)
 
     def batches(self, *, labels: Sequence[str] = (), embeddings: Sequence[str] = ()) -> Iterator[pa.Table]:
         """These columns side by side, one embedding part (at most 65,536 rows) at a time, always in one order.

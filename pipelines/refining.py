@@ -8,12 +8,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from clip_transforms.calibration import read_calibration
 from clip_transforms.elements import ContractError
 from clip_transforms.evaluation.judges import TextModel
 from clip_transforms.evaluation.metrics import PairedDifference
 from clip_transforms.labelled import LabelledRun, find_set
 from clip_transforms.labelsets import LabelSet
-from clip_transforms.probe import Probe, probe_name
+from clip_transforms.probe import Probe, probe_name, read_probe
 from clip_transforms.refining.fit import require_extra
 from clip_transforms.refining.flips import flips_name
 from clip_transforms.refining.held_out import judge_held_out
@@ -63,7 +64,7 @@ def refine(
     options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
     workers_here = launch_of(args, options).workers_here
     store = Store(args.run, storage_options(getattr(args, "storage_option", [])))
-    run = LabelledRun(store, find_set(store, getattr(args, "set", None)))
+    run = _whole(store, find_set(store, getattr(args, "set", None)))
     tell = _silent if hasattr(args, "quiet") else _tell
     reviewed = _reviewed(run)
     tell(reviewed_lines(reviewed))
@@ -94,6 +95,26 @@ def refine(
         objects=refined.objects(),
         command="refine",
     )
+
+
+def _whole(store: Store, tag: str) -> LabelledRun:
+    """The labels of this set; of one that an interrupted job left unfinished, those that it was made from."""
+    run = LabelledRun(store, tag)
+    if _is_whole(run):
+        return run
+    if run.label_set.calibration:
+        return _whole(store, read_calibration(store, tag).base)
+    if run.label_set.probe:
+        return _whole(store, read_probe(store, tag).figures["refined"])
+    return run  # says what it lacks once its rows are read
+
+
+def _is_whole(run: LabelledRun) -> bool:
+    """Whether every image has a label."""
+    try:
+        return run.rows >= 0
+    except ContractError:
+        return False
 
 
 def _reviewed(run: LabelledRun) -> Reviewed:
@@ -152,13 +173,8 @@ def _refit(run: LabelledRun, reviewed: Reviewed, model: TextModel) -> Refined:
 
 
 def _is_there(store: Store, tag: str) -> bool:
-    """Whether the run is labelled with this set, and its changes are counted."""
-    if not store.exists(flips_name(tag)):
-        return False
-    try:
-        return LabelledRun(store, tag).rows > 0
-    except ContractError:  # units were added since
-        return False
+    """Whether the run is labelled with this set, units that were added since too, and its changes are counted."""
+    return store.exists(flips_name(tag)) and _is_whole(LabelledRun(store, tag))
 
 
 def _why_not(found: Refit) -> str:

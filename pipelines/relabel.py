@@ -77,8 +77,11 @@ def relabel(
             store.write(name, data)
         store.create(f"text/{label_set.tag}.arrow", store.read(f"text/{base}.arrow"))
         keep_label_set(store, label_set)
-        job = replace(job, label_sets=(label_set, *_unfinished(store, source, but=label_set.tag)))
-        config = make_config(job, encoder)
+        others = _unfinished(store, source, but=label_set.tag)
+        job = replace(job, label_sets=(label_set, *others))
+        # The set that was asked for comes last in each unit: the newest is what readers take.
+        tags = (*(other.tag for other in others), label_set.tag)
+        config = replace(make_config(job, encoder), label_sets=tags)
         if source != store.root:
             config = replace(config, embeddings_run=source)
         return run_and_close(job, config, job.extensions, launch, lease, command=command)

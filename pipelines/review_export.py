@@ -28,7 +28,8 @@ from clip_transforms.review.exporters.label_studio import prediction_documents, 
 from clip_transforms.review.exporters.tables import csv_documents, parquet_documents
 from clip_transforms.review.predictions import predicted_items
 from clip_transforms.review.queue import Queue, build_queue
-from clip_transforms.review.queues import queue_name, store_queue
+from clip_transforms.review.queues import FOLDER as QUEUES
+from clip_transforms.review.queues import QueueFacts, earlier_queues, queue_name, store_queue
 from clip_transforms.storage import Store
 from pipelines.launch import Exit, configure_logging, guarded
 from pipelines.review_export_flags import build_export_parser, check_flags, queue_options
@@ -52,14 +53,22 @@ def export(args: argparse.Namespace) -> int:
     if run.label_set.calibration:
         temperature = read_calibration(store, run.tag).temperature
     output = Store(args.output, store.storage_options)
+    if output.root == store.join(QUEUES):
+        raise RequestError(f"--output {output.root} is where the run keeps its queues; give another folder")
     if args.tasks:
         return _predictions(args, run, output, temperature)
     queue = build_queue(run, options)
     if not queue.rows.num_rows:
+        if queue.facts.drawn and _has_grown(store, queue.facts):
+            store_queue(
+                store, queue.id, queue.rows, queue.facts
+            )  # its audit is of the new images too, but has none
         print(f"nothing to review: all {queue.facts.images} images have reviews, or are accepted")
         return Exit.DONE
     items = queue_items(queue, run.label_set.prompt_set, temperature=temperature)
     documents = _documents(args, run, queue, items)
+    if args.to == "csv":
+        _keep_answers(output, documents)
     if args.images:
         copy_images(items, Store(args.images, store.storage_options), image_lookup(run, args))
     _write(output, documents[:1])  # says whether the folder can be written at all
@@ -67,6 +76,23 @@ def export(args: argparse.Namespace) -> int:
     _write(output, documents[1:])
     _tell(args, queue, output, documents)
     return Exit.DONE
+
+
+def _has_grown(store: Store, facts: QueueFacts) -> bool:
+    """Whether there are audits of this set and seed, all of fewer images than the run has now."""
+    audits = [found.facts for found in earlier_queues(store, facts.set_name) if found.facts.audit]
+    images = [audit.images for audit in audits if audit.seed == facts.seed]
+    return bool(images) and max(images) < facts.images
+
+
+def _keep_answers(output: Store, documents: Sequence[Document]) -> None:
+    """Raise RequestError where a table of this queue is there that somebody has begun to fill in."""
+    for document in documents:
+        if output.exists(document.name) and output.read(document.name) != document.data:
+            raise RequestError(
+                f"{output.join(document.name)} is there and was changed since it was written: it may hold answers. "
+                "Import it first, or give another --output"
+            )
 
 
 def _write(output: Store, documents: Sequence[Document]) -> None:

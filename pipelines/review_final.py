@@ -20,7 +20,7 @@ from clip_transforms.pairs.shards import plan_units
 from clip_transforms.plan import read_extensions
 from clip_transforms.review.deciding import DECIDERS, UNDECIDED, Decisions
 from clip_transforms.review.final_card import card
-from clip_transforms.review.final_facts import Written, as_json, facts
+from clip_transforms.review.final_facts import Written, as_json, facts, images_since
 from clip_transforms.review.final_files import Sink, create, csv_files, parquet_files
 from clip_transforms.review.final_images import ImageCopier, folder_names
 from clip_transforms.review.importers.selection import audit_ids
@@ -227,6 +227,10 @@ def _table(content: dict[str, Any], output: Store) -> list[str]:
         lines.append(
             f"{'audit':<20}{audit['images']:>9,}  the model was wrong on {100 * audit['error']:.1f}% "
             f"({100 * low:.1f} to {100 * high:.1f})"
+        )
+    if since := images_since(content):
+        lines.append(
+            f"{'not promised':<20}{since:>9,}  images that came after `beamclip calibrate`; calibrate again"
         )
     if content["images_copied"] is not None:
         lines.append(f"{'images copied':<20}{content['images_copied']:>9,}")

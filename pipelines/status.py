@@ -123,9 +123,13 @@ def _resume(store: Store, asked: Asked, summary: Mapping[str, Any]) -> str:
     """The command that goes on with a run whose job was lost."""
     root, source = shlex.quote(store.root), summary["from_run"]
     try:
-        command = kept_closing(store, asked.run_id).command
+        closing = kept_closing(store, asked.run_id)
+        command = closing.command
     except FileNotFoundError:  # somebody has deleted it
         command = "label"
+    if command in ("calibrate", "refine"):
+        named = shlex.quote(closing.label_sets[0].partition("@")[0])
+        return f"beamclip {command} {root} --set {named}{' ...' if command == 'calibrate' else ''}"
     return (
         f"beamclip {command}{f' --from-run {shlex.quote(source)}' if source else ''} --output {root} --resume"
     )

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from clip_transforms.review.audit import AuditSlots, Slot, audit_slots
+from clip_transforms.review.queues import earlier_queues
 from clip_transforms.review.report_data import sample_keys
 from clip_transforms.storage import Store
 from tests.calibrate_kit import NOON, Row, answer, queue, review
+from tests.review_kit import add_random, add_reviews, random_run
+from tests.runs import beamclip
 
 EMPTY = AuditSlots(slots=(), disputed=0, unreviewed=0, skipped=0, outdated=0, trained_on=0, loose=0)
 
@@ -147,3 +151,26 @@ def test_strange_image_ids_are_ids(tmp_path: Path, strange: str) -> None:
     queue(tmp_path, rows(strange), images=10)
     answer(tmp_path, [review(row(strange), "cat")])
     assert labels(slots(tmp_path, images=10)) == {strange: ("cat",)}
+
+
+def test_a_run_that_grew_by_images_of_which_none_was_drawn_is_audited_all_the_same(tmp_path: Path) -> None:
+    """Nobody has anything to answer, and the audit is of the new images too."""
+    store = Store(str(tmp_path / "run"))
+    run = random_run(store, 1000)
+    options = ("--to", "csv", "--limit", 10, "--audit", 10, "--output", tmp_path / "out")
+    assert beamclip("review", "export", store.root, *options) == 0
+    (first,) = earlier_queues(store, "pets")
+    drawn = pq.read_table(tmp_path / "run" / first.name)["image_id"].to_pylist()
+    add_reviews(store, drawn, audit=True)
+    more = next(
+        numbers
+        for numbers in (range(start, start + 20) for start in range(5000, 9000, 20))
+        if (sample_keys([*map(str, numbers)], seed=0) > first.facts.bound).all()
+    )
+    add_random(store, run.tag, more)
+    assert audit_slots(store, "pets", images=1020, unreviewed="wrong").outdated == 10
+    for _ in range(2):
+        assert beamclip("review", "export", store.root, *options) == 0
+    assert len(earlier_queues(store, "pets")) == 2
+    found = audit_slots(store, "pets", images=1020, unreviewed="wrong")
+    assert (len(found.slots), found.outdated, found.unreviewed) == (10, 0, 0)

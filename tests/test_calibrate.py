@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -309,6 +311,45 @@ def test_reviews_of_images_that_the_run_does_not_have_are_left_out(run: Path) ->
     answer(run, [review(gone, "cat")])
     assert calibrate(run, "--target-precision", "0.9", "--quiet") == 0
     assert read_calibration(Store(str(run)), newest(run)).figures["audit"]["images"] == 240
+
+
+def test_ids_that_come_twice_do_not_make_an_audit_look_outdated(tmp_path: Path) -> None:
+    """A queue counts an id once."""
+    files = write_images(tmp_path / "images", 130, size=(24, 24))
+    lines = [f"id{number % 125},{file}" for number, file in enumerate(files)]
+    (tmp_path / "list.csv").write_text("\n".join(["image_id,uri", *lines]))
+    (tmp_path / "set.yaml").write_text("version: 1\nname: pets\nlabels: [cat, dog]\n")
+    run = tmp_path / "run"
+    inputs = ("--input", tmp_path / "list.csv", "--prompts", tmp_path / "set.yaml", "--encoder", "fake")
+    assert beamclip("label", *inputs, "--output", run, "--quiet") == 0
+    options = ("--to", "csv", "--limit", 100, "--audit", 100, "--output", tmp_path / "queue")
+    assert beamclip("review", "export", run, *options) == 0
+    answer(run, [review(row, row["label"]) for row in surest_first(run, base(run))])
+    assert calibrate(run, "--target-precision", "0.9", "--quiet") == 0
+    audited = read_calibration(Store(str(run)), newest(run)).figures["audit"]
+    assert audited["outdated"] == 0 and audited["loose"] == 25
+
+
+def test_what_was_found_is_told_also_where_the_run_lacks_a_shard(tmp_path: Path, capsys: Told) -> None:
+    """The labels are there, and the exit code is that of the run."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for number in range(100):
+            data = image_bytes(seed=number)
+            member = tarfile.TarInfo(f"{number:03d}.jpg")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    (tmp_path / "a.tar").write_bytes(whole.getvalue()[: 80 * len(whole.getvalue()) // 100 // 512 * 512])
+    (tmp_path / "set.yaml").write_text("version: 1\nname: pets\nlabels: [cat, dog]\n")
+    run = tmp_path / "run"
+    inputs = ("--input", tmp_path / "a.tar", "--prompts", tmp_path / "set.yaml", "--encoder", "fake")
+    assert beamclip("label", *inputs, "--output", run, "--quiet") == 1
+    answer(run, [review(row, row["label"]) for row in surest_first(run, base(run))])
+    capsys.readouterr()
+    assert calibrate(run, "--target-precision", "0.9") == 1
+    told = capsys.readouterr()
+    assert f"set          {newest(run)}, from {base(run)}" in told.out and "precision    at least" in told.out
+    assert "1 shards are truncated" in told.err
 
 
 MULTI = "version: 1\nname: pets\ntask: multi\nlabels: [cat, dog, owl]\n"

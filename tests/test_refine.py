@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clip_transforms.labelled import find_set
+from clip_transforms.labelling import Labeller
 from clip_transforms.labelsets import read_label_set
 from clip_transforms.probe import read_probe
 from clip_transforms.refining.count_flips import count_flips
@@ -418,6 +419,31 @@ def test_a_run_of_labels_alone_is_refined_where_it_is(tmp_path: Path) -> None:
     assert beamclip("refine", views, "--quiet") == 0
     assert written(run) == before
     assert accuracy(views, refined(views), truth, ids[45:]) > 0.9
+
+
+def test_a_job_that_dies_is_gone_on_with_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _, _ = reviewed_run(tmp_path)
+    base = find_set(Store(str(run)), None)
+    label, calls = Labeller.label, iter(range(100))
+
+    def dying(self: Labeller, tag: str, sources: Any, *, stem: str) -> Any:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return label(self, tag, sources, stem=stem)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Labeller, "label", dying)
+        assert beamclip("refine", run, "--quiet") != 0
+    tag = refined(run)
+    assert 0 < len(table(run, tag)) < len(table(run, base))
+    assert find_set(Store(str(run)), None) == tag
+    assert beamclip("review", "export", run, "--to", "csv", "--output", tmp_path / "queue") == 1
+    assert f"`beamclip label --output {run} --resume` labels the rest" in capsys.readouterr().err
+    assert beamclip("refine", run, "--quiet") == 0
+    assert refined(run) == tag and len(table(run, tag)) == len(table(run, base))
+    assert read_probe(Store(str(run)), tag).figures["refined"] == base
 
 
 def test_a_run_in_a_remote_store(tmp_path: Path) -> None:

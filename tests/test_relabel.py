@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,8 +27,11 @@ from clip_transforms.lease import Lease
 from clip_transforms.probe import Probe, probe_name
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store
+from pipelines import status
 from pipelines.flags import build_relabel_parser
 from pipelines.relabel import relabel
+from pipelines.runner_jobs import JobState
+from pipelines.submitted import Closing, keep_closing
 from tests.calibrate_kit import answer, audit, labelled, review, right_down_to, surest_first, tags
 from tests.runs import beamclip, rows, summary, written
 
@@ -146,6 +150,21 @@ def test_what_another_calibration_left_unfinished_is_finished_too(
     assert list(summary(run)["labels"].values()) == [IMAGES] * 3
 
 
+def test_what_is_finished_beside_it_is_not_newer_than_what_was_asked_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers that are not told take the newest set."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Labeller, "label", dying(0))
+        assert beamclip("calibrate", run, *CALIBRATE) == 3
+    left = set(label_set_tags(Store(str(run)))) - set(tags(run))
+    assert len(left) == 1
+    assert beamclip("calibrate", run, "--target-precision", "0.8", "--quiet") == 0
+    newest = find_set(Store(str(run)), None)
+    claim = read_calibration(Store(str(run)), newest).figures["claim"]
+    assert claim["target"] == 0.8 and newest not in left
+
+
 def test_labels_in_a_folder_of_their_own_are_calibrated_there(run: Path, tmp_path: Path) -> None:
     """RUN holds the embeddings, and stays as it is."""
     views = tmp_path / "views"
@@ -198,12 +217,53 @@ def test_a_set_with_a_probe_is_calibrated_on_what_it_has_not_learnt_from(run: Pa
         assert (old["label"], old["score"], old["margin"]) == (new["label"], new["score"], new["margin"])
 
 
+def test_images_that_a_probe_is_sure_of_because_it_learnt_them_do_not_make_an_audit_look_chosen(
+    run: Path,
+) -> None:
+    store = Store(str(run))
+    (base,) = tags(run)
+    probe = Probe(
+        task="single",
+        classes=("cat", "dog"),
+        weights=np.random.default_rng(0).normal(0, 3, (2, 32)).astype(np.float32),
+        bias=np.zeros(2, np.float32),
+        blend=0.5,
+        temperature=1.5,
+        base=base,
+    )
+    refined = replace(read_label_set(store, base), probe=probe.hash)
+    assert do_relabel(run, refined, base, {probe_name(refined.tag): probe.to_json()}) == 0
+    ranked = surest_first(run, refined.tag)
+    learnt = [row["image_id"] for row in ranked[: IMAGES // 2]]
+    store.write(probe_name(refined.tag), replace(probe, figures={"trained_on": learnt}).to_json())
+    shutil.rmtree(run / "reviews")
+    answer(run, [review(row, row["label"]) for row in ranked])
+    assert beamclip("calibrate", run, "--set", refined.tag, *CALIBRATE) == 0
+
+
 def test_what_is_not_there_any_more_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert beamclip("calibrate", run, *CALIBRATE) == 0
     tag = find_set(Store(str(run)), None)
     (run / calibration_name(tag)).unlink()
     assert beamclip("calibrate", run, *CALIBRATE) == 2
     assert f"what the set {tag} was made with is not there any more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("refine", "refine {} --set pets"), ("calibrate", "calibrate {} --set pets ...")]
+)
+def test_status_says_how_to_go_on_with_a_job_that_its_runner_lost(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, words: str
+) -> None:
+    store = Store(str(run))
+    held = SimpleNamespace(run_id="lost", runner_job="beam://host/job")
+    sets = tuple(tags(run))
+    keep_closing(store, Closing(run_id="lost", command=command, max_failure_rate=0.05, label_sets=sets))
+    monkeypatch.setattr(status, "held_by_job", lambda store: held)
+    monkeypatch.setattr(status, "launcher_gone", lambda held, now: True)
+    monkeypatch.setattr(status, "job_state", lambda job: JobState(name="FAILED", ended=True))
+    assert beamclip("status", run) == 3
+    assert f"Go on with: beamclip {words.format(run)}\n" in capsys.readouterr().err
 
 
 def test_a_run_that_another_launcher_holds_is_left_alone(

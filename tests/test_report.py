@@ -253,6 +253,20 @@ def test_the_newest_folder_of_a_set_is_shown_unless_told(tmp_path: Path) -> None
         label_sets(store, asked=["pets@1"], parts=None)
 
 
+def test_units_that_come_later_do_not_make_an_older_set_the_newest(tmp_path: Path) -> None:
+    """New units, and those done again, are labelled with all sets in the order of tags; their names are random."""
+    images = named(2)
+    for day, (tag, later) in enumerate((("pets@ffffffff", 9), ("pets@00000000", 8)), 1):
+        for unit, task, made in (
+            ("ee000000-0000-000000", "redo-1", MADE.replace(day=later)),
+            ("ee000000-0000-000001", f"labels-{tag}", MADE.replace(day=day)),
+            ("00000000-0001-000000", f"labels-{tag}", MADE.replace(day=later)),
+        ):
+            rows = [label_row(i, {"cat": 0.9}, tag=tag, created_at=made) for i in images]
+            write_labels(tmp_path, tag, rows, name=f"part-{unit}-{task}-0a1b2c3d4e5f-0.parquet")
+    assert list(label_sets(Store(str(tmp_path)), asked=None, parts=None)) == ["pets@00000000"]
+
+
 def test_only_live_parts_are_read_where_they_are_listed(tmp_path: Path) -> None:
     rows, images = plain_rows(named(9)), named(9)
     write_labels(tmp_path, TAG, rows, name="part-live.parquet")

@@ -24,7 +24,7 @@ from pipelines.review_export_flags import TOOLS, build_export_parser
 from schemas.queues import QUEUE
 from tests.helpers import image_bytes
 from tests.review_kit import add_reviews, add_unit, new_run, random_run
-from tests.runs import beamclip
+from tests.runs import beamclip, written
 
 SETS = {
     "pets": "version: 1\nname: pets\nnone: [a wall]\nlabels: [cat, dog, owl]\n",
@@ -172,6 +172,28 @@ def test_a_csv_comes_empty_and_survives_awkward_names(run: Path, tmp_path: Path)
     for row in found:
         assert row["shown"] == rows[row["image_id"]]["label"]
         assert not any(row[name] for name in ("labels", "reviewer", "reviewed_at", "lead_time", "comment"))
+
+
+def test_answers_in_a_csv_are_not_written_over(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same export is the same queue, and the same name."""
+    for _ in range(2):
+        assert export(run, tmp_path / "out", "csv") == 0
+    (path,) = (tmp_path / "out").iterdir()
+    answered = path.read_text("utf-8").replace(",,,,,", ",cat,ann,,,", 1)
+    path.write_text(answered, "utf-8")
+    assert export(run, tmp_path / "out", "csv") == 2
+    assert "was changed since it was written: it may hold answers" in capsys.readouterr().err
+    assert path.read_text("utf-8") == answered
+    assert export(run, tmp_path / "other", "csv") == 0
+
+
+def test_the_folder_of_the_runs_own_queues_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The Parquet file has the name of the stored queue, and would take its place without how it was drawn."""
+    before = written(run)
+    assert export(run, run / "queues", "parquet", "--seed", 77) == 2
+    assert "is where the run keeps its queues" in capsys.readouterr().err and written(run) == before
 
 
 def test_label_studio_files_are_bounded_and_new_each_time(run: Path, tmp_path: Path) -> None:

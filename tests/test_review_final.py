@@ -42,7 +42,7 @@ ANSWERS = [
 ]
 
 
-CLAIM = {"claim": {"target": 0.95, "confidence": 0.9}}
+CLAIM = {"claim": {"target": 0.95, "confidence": 0.9}, "rows": 9}
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_images_of_shards_and_parquet_files_are_copied_too(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("probed", "decider"), [(False, "model_auto_accept"), (True, "probe")])
 def test_what_is_above_a_guaranteed_threshold_is_decided_by_the_model_or_its_probe(
-    run: str, tmp_path: Path, probed: bool, decider: str
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], probed: bool, decider: str
 ) -> None:
     store, old = Store(run), kit.tag_of(run, "pets")
     base = read_label_set(store, old)
@@ -238,6 +238,9 @@ def test_what_is_above_a_guaranteed_threshold_is_decided_by_the_model_or_its_pro
     card = (tmp_path / "out" / "DATASET_CARD.md").read_text()
     assert "a precision of at least 95.0%, at a confidence of 90.0%" in card
     assert ("Left out are 1 audit images" in card) == probed
+    since = facts["images"] - 9
+    assert since > 0 and f"Not promised of the {since} images that the run has more than when it was" in card
+    assert f"not promised{since:>17}  images that came after `beamclip calibrate`" in capsys.readouterr().out
 
 
 def test_several_labels_go_to_tables_and_never_to_folders(
@@ -268,6 +271,21 @@ def test_a_hierarchy_has_paths_and_a_group_may_be_an_answer(tmp_path: Path) -> N
     found = rows_of(tmp_path / "out")
     assert found["i00"]["path"] == ["animal", "bird"] and found["i01"]["path"] == ["animal", "bird", "owl"]
     assert found["i00"]["file"].startswith("bird/") and found["i02"]["path"] is None
+
+
+def test_a_group_above_the_answer_is_right_as_for_calibrate(tmp_path: Path) -> None:
+    """A model that says 'animal' where people say 'owl' keeps its promise, and the card may not deny it."""
+    run = kit.labelled_run(tmp_path, kit.ZOO.replace("\nthreshold: 0.3", "\nthreshold: 0.99"))
+    backed_off = [
+        key for key, label in kit.model_labels(run, kit.tag_of(run, "zoo")).items() if label == "animal"
+    ]
+    first, second = sorted(backed_off)[:2]
+    kit.write_queue(run, kit.tag_of(run, "zoo"), "q", kit.audit(first), kit.audit(second))
+    file = kit.answers(tmp_path / "a.csv", (first, "owl", "ann", ""), (second, "__none__", "ann", ""))
+    assert beamclip("review", "import", run, "--from", "csv", file, "--quiet") == 0
+    assert final(run, tmp_path / "out") == 0
+    found = facts_of(tmp_path / "out")["audit"]["all"]
+    assert (found["images"], found["agreed"]) == (2, 1)
 
 
 def test_answers_that_the_set_does_not_have_decide_nothing(run: str, tmp_path: Path) -> None:

@@ -175,6 +175,22 @@ def test_the_closing_table_tells_agreement_conflicts_and_how_far_the_audit_is(
     assert "audit                         2  of 4 drawn images are reviewed" in out
 
 
+def test_an_audit_that_asks_again_is_answered_also_by_what_was_said_before(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without it the answers to an audit would be a sample of what nobody had doubts about."""
+    file = kit.answers(tmp_path / "a.csv", ("i01", "cat", "ann", ""))
+    assert come_back(run, "csv", file) == 0 and not kit.stored(run)["i01", "ann"]["audit"]
+    kit.write_queue(run, kit.tag_of(run, "pets"), "later", kit.audit("i01"), kit.audit("i02"))
+    again = kit.answers(tmp_path / "b.csv", ("i01", "cat", "ann", ""), ("i02", "dog", "ann", ""))
+    for new in (2, 0):
+        capsys.readouterr()
+        assert come_back(run, "csv", again) == 0
+        assert f"new{new:>28}" in capsys.readouterr().out
+    (first, second) = verdicts(Store(run), "pets")
+    assert first.audit and second.audit and first.answers == (("ann", ("cat",)),)
+
+
 def test_the_columns_of_a_table_say_what_was_shown(run: str, tmp_path: Path) -> None:
     head = "image_id,prompt_set,shown,labels,reviewer,reviewed_at,lead_time,comment"
     tag = kit.tag_of(run, "pets")
@@ -338,6 +354,7 @@ def test_paths_of_a_taxonomy_must_be_those_of_the_set(tmp_path: Path) -> None:
         (b"{}", "expected Label Studio's export as JSON"),
         (b"[", "is not JSON"),
         (b'[{"id": 1, "annotator": 1, "label": "cat"}]', "is JSON-MIN"),
+        (b'[{"annotations": 5}]', "has a task whose `annotations` are no list"),
         (
             b'[{"annotations": [{"result": [{"from_name": "a", "type": "choices"},'
             b' {"from_name": "b", "type": "choices"}]}]}]',

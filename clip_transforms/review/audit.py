@@ -125,7 +125,7 @@ def audit_slots(
 
 
 def _queues(store: Store, set_name: str) -> Iterator[_Drawn]:
-    """The queues of a set that have an audit."""
+    """The queues of a set that have an audit, also of one whose images were all reviewed before."""
     for entry in sorted(store.list(f"{QUEUES}/"), key=lambda found: found.name):
         if not entry.name.endswith(".parquet"):
             continue
@@ -134,10 +134,10 @@ def _queues(store: Store, set_name: str) -> Iterator[_Drawn]:
             table = pq.ParquetFile(handle).read(columns=columns)
         mine = pc.starts_with(table["prompt_set"].cast(pa.string()), f"{set_name}@")
         table = table.filter(pc.and_(mine, table["audit"]))
-        if not table.num_rows:
-            continue
         facts = json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
-        share = table["audit_prob"][0].as_py()
+        if not (table.num_rows or (facts.get("set_name") == set_name and facts.get("drawn"))):
+            continue
+        share = table["audit_prob"][0].as_py() if table.num_rows else None
         yield _Drawn(
             uris=dict(zip(table["image_id"].to_pylist(), table["uri"].to_pylist(), strict=True)),
             images=facts.get("images", round(table.num_rows / share) if share else None),

@@ -171,9 +171,10 @@ class Decisions:
         if row["image_id"] in self._learnt:
             self.counts.audit.learnt += 1
             return
-        multi = self.prompts.task == "multi"
-        said = sorted(row["model_labels"] or ()) if multi else [row["model_label"]]
-        agreed = said == sorted(answer)
+        if self.prompts.task == "multi":
+            agreed = sorted(row["model_labels"] or ()) == sorted(answer)
+        else:  # as calibrate counts: a group above the answer is right
+            agreed = row["model_label"] in self._paths.get(answer[0], answer)
         self.counts.audit.count(agreed)
         if accepted:
             self.counts.audit_accepted.count(agreed)

@@ -7,6 +7,7 @@ from typing import Any
 
 from clip_transforms.evaluation.text import percent
 from clip_transforms.prompts import NONE
+from clip_transforms.review.final_facts import images_since
 from clip_transforms.review.report_format import flat
 
 _MOST_ROWS = 200  # labels in the card's table; the JSON holds all
@@ -112,6 +113,11 @@ def _quality(content: Mapping[str, Any], audit: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"- Promised by the calibration of labels that are accepted unseen: a precision of at least "
             f"{percent(claim['target'])}, at a confidence of {percent(claim['confidence'])}."
+        )
+    if since := images_since(content):
+        lines.append(
+            f"- Not promised of the {since:,} images that the run has more than when it was calibrated: they are "
+            "accepted by the same thresholds."
         )
     return lines
 

@@ -96,6 +96,13 @@ def _conflicts(counts: Decided) -> list[dict[str, Any]]:
     ]
 
 
+def images_since(content: Mapping[str, Any]) -> int:
+    """How many images the run has more than when it was calibrated: nothing is promised of them."""
+    calibration = content["calibration"]
+    then = calibration["figures"].get("rows") if calibration and calibration["accept"] else None
+    return max(0, content["images"] - then) if then else 0
+
+
 def as_json(content: Mapping[str, Any]) -> bytes:
     """What dataset.json holds."""
     return json.dumps(content, indent=1, ensure_ascii=False, default=str).encode("utf-8", "replace")

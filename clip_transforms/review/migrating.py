@@ -133,7 +133,8 @@ def _hint(row: Mapping[str, Any], labels: tuple[str, ...], candidates: tuple[str
 def _carried(
     row: Mapping[str, Any], labels: tuple[str, ...], set_name: str, tag: str, now: datetime
 ) -> dict[str, Any]:
-    key = review_id(row["image_id"], set_name, labels, row["reviewer"], row["reviewed_at"])
+    who, when = row["reviewer"], row["reviewed_at"]
+    key = review_id(row["image_id"], set_name, labels, who, when, audit=row["audit"])
     return {
         **row,
         "review_id": key,

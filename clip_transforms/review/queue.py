@@ -23,7 +23,7 @@ from clip_transforms.review.queue_candidates import CANDIDATE, Lowest, choose, c
 from clip_transforms.review.queue_clusters import Clusters, fit_clusters, iter_vectors, phash_values
 from clip_transforms.review.queue_rows import Chosen, queue_table
 from clip_transforms.review.queues import Earlier, QueueFacts, earlier_queues
-from clip_transforms.review.report_data import read_duplicates, sample_keys
+from clip_transforms.review.report_data import sample_keys
 from clip_transforms.review.reviews import read_reviews
 from clip_transforms.views import label_view
 
@@ -79,7 +79,7 @@ def build_queue(run: LabelledRun, options: QueueOptions) -> Queue:
     """
     name = run.tag.split("@", 1)[0]
     reviewed = _reviewed(run, name)
-    images = _images(run)
+    images = run.images
     slots = options.limit - options.audit
     clusters = fit_clusters(run, count=cluster_count(slots), seed=options.seed) if slots and images else None
     audit = AuditSample(_draw(options, images, earlier_queues(run.store, name)))
@@ -143,12 +143,6 @@ def _reviewed(run: LabelledRun, name: str) -> _Reviewed:
     return _Reviewed(
         any=found["image_id"].combine_chunks().unique(), audit=tuple(audit["image_id"].unique().to_pylist())
     )
-
-
-def _images(run: LabelledRun) -> int:
-    """Images that the set's rows are of; an id that comes twice is one."""
-    twice = read_duplicates(run.source)
-    return run.rows - (twice.rows - twice.ids if twice else 0)
 
 
 def _draw(options: QueueOptions, images: int, earlier: list[Earlier]) -> Draw:

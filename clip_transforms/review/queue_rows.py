@@ -63,6 +63,7 @@ def _id(found: pa.Table, chosen: npt.NDArray[np.void], facts: QueueFacts) -> str
         "blind": facts.blind,
         "images": [found["image_id"].to_pylist(), found["fingerprint"].to_pylist()],
         "chosen": [chosen["audit"].tolist(), chosen["prob"].tolist()],
+        **({} if len(chosen) else {"of": facts.images}),
     }
     return f"{facts.set_name}-{canonical_hash(content)[:12]}"
 

@@ -6,6 +6,7 @@ the rows that the model is least sure of and a seeded sample of the others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,7 @@ _SCORES = ("label", "score", "calibrated", "margin", "entropy", "top_k", "labels
 _DECISIONS = ("decision", "decision_reason")
 _COUNTED = (*_SCORES, *_DECISIONS, "path")
 _SHOWN = ("image_id", "uri", *_SCORES, *_DECISIONS, "cosine")
+_UNIT = re.compile(r"/part-[0-9a-f]{8}-(\d{4,}-\d{6,})-(labels-)?")
 
 
 def label_sets(
@@ -56,11 +58,27 @@ def label_sets(
 
 
 def _written(store: Store, names: Sequence[str]) -> str:
-    """When the first row of a set was made, as a text that sorts."""
-    for batch in iter_batches(store, names, ("created_at",)):
+    """When the first row of a set was made, as a text that sorts.
+
+    Units that are added, retried or redone later are labelled with every set at once, in the order of tags: which
+    set is the newest is seen in what was labelled by a task of its own, of the run's first units.
+    """
+    for batch in iter_batches(store, sorted(names, key=_age), ("created_at",)):
         if batch.num_rows:
             return str(batch["created_at"][0].as_py().isoformat(timespec="microseconds"))
     return ""
+
+
+def _age(name: str) -> tuple[bool, str, str]:
+    """Sorts parts of a set: those of retries and redone units last, the others by extension and unit.
+
+    The hex digits that begin a unit's name are drawn anew for each extension of the plan: they tell nothing.
+
+    >>> sorted(["l/part-0a1b2c3d-0001-000000-labels-x", "l/part-ff1b2c3d-0000-000000-labels-x"], key=_age)[0]
+    'l/part-ff1b2c3d-0000-000000-labels-x'
+    """
+    found = _UNIT.search(name)
+    return (True, "", name) if found is None else (found[2] is None, found[1], name)
 
 
 def count_labels(store: Store, *, tag: str, names: Sequence[str]) -> SetStats:

@@ -85,14 +85,25 @@ def collect(
 
 
 def review_id(
-    image_id: str, set_name: str, labels: Sequence[str], reviewer: str, reviewed_at: datetime | None
+    image_id: str,
+    set_name: str,
+    labels: Sequence[str],
+    reviewer: str,
+    reviewed_at: datetime | None,
+    *,
+    audit: bool = False,
 ) -> str:
     """The same for the same answer, from whichever file and however often it comes.
+
+    audit: of an answer without a time, whether its image is drawn for an audit now: what was said before that is
+    another answer, for the audit asks again.
 
     >>> review_id("a", "pets", ["cat"], "ann", None) == review_id("a", "pets", ["cat"], "ann", None)
     True
     """
-    when = None if reviewed_at is None else reviewed_at.isoformat(timespec="microseconds")
+    when = "audit" if audit else None
+    if reviewed_at is not None:
+        when = reviewed_at.isoformat(timespec="microseconds")
     return canonical_hash([image_id, set_name, sorted(labels), reviewer, when])[:32]
 
 
@@ -142,8 +153,9 @@ def _row(
     shown = selection.shown if selection else None
     if answer.shown is not None:  # the file itself knows best
         shown = words.shown(answer.shown, divided=answer.cell is not None)
+    audit = selection is not None and selection.audit
     return {
-        "review_id": review_id(image_id, name, labels, reviewer, answer.reviewed_at),
+        "review_id": review_id(image_id, name, labels, reviewer, answer.reviewed_at, audit=audit),
         "image_id": image_id,
         "uri": images.uris[image_id],
         "set_name": name,
@@ -157,7 +169,7 @@ def _row(
         "queue": selection and selection.queue,
         "selection_reason": selection and selection.reason,
         "selection_prob": selection and selection.probability,
-        "audit": selection is not None and selection.audit,
+        "audit": audit,
         "comment": answer.comment,
     }
 

@@ -36,7 +36,7 @@ def read_label_studio(data: bytes, *, name: str) -> Iterator[Answer | Unanswered
     control = _control(tasks, name)
     for number, task in enumerate(tasks, 1):
         place = f"{name}, task {task.get('id', number)}"
-        annotations = task.get("annotations", task.get("completions")) or []
+        annotations = _annotations(task)
         if not annotations:
             yield Unanswered(place=place, why=Why.EMPTY)
         for annotation in annotations:
@@ -57,7 +57,14 @@ def _tasks(data: bytes, name: str) -> list[dict[str, Any]]:
     if flat is not None:
         kind = "JSON-MIN" if "annotator" in flat or "annotation_id" in flat else "another form"
         raise RequestError(f"{name} is {kind}, its tasks have no `annotations`; {expected}")
+    if not all(isinstance(_annotations(task), list) for task in tasks):
+        raise RequestError(f"{name} has a task whose `annotations` are no list; {expected}")
     return tasks
+
+
+def _annotations(task: Mapping[str, Any]) -> Any:
+    """Of a task; a list, where the file is sound."""
+    return task.get("annotations", task.get("completions")) or []
 
 
 def _control(tasks: list[dict[str, Any]], name: str) -> str | None:
@@ -65,7 +72,7 @@ def _control(tasks: list[dict[str, Any]], name: str) -> str | None:
     found = {
         str(item.get("from_name"))
         for task in tasks
-        for annotation in task.get("annotations", task.get("completions")) or []
+        for annotation in _annotations(task)
         if isinstance(annotation, dict)
         for item in annotation.get("result") or []
         if isinstance(item, dict) and item.get("type") in _TYPES
