@@ -116,11 +116,19 @@ def overwrite(store: Store) -> int:
     return deleted
 
 
-def check_no_other(store: Store) -> None:
-    """Raise RequestError where a folder that is to be overwritten, and has no plan, holds what may be somebody's.
+def check_overwrite(store: Store, *, has_run: bool) -> None:
+    """Raise RequestError where a folder that is to be overwritten holds what may be somebody's, or people's answers.
 
-    One that is empty, or not there, has nothing to lose; nor has one whose run was killed while it was planned.
+    has_run: whether there is a plan. A folder without one that is empty, or not there, has nothing to lose; nor
+    has one whose run was killed while it was planned. Reviews cannot be made again by any command.
     """
+    if has_run:
+        for entry in store.list("reviews/"):
+            raise RequestError(
+                f"--overwrite would delete what people answered ({store.join(entry.name)}): give another --output, or "
+                f"move {store.join('reviews')} away first"
+            )
+        return
     for entry in store.list():
         if not _BEGUN.fullmatch(entry.name):
             raise _no_run(store, f", but {entry.name}")

@@ -10,7 +10,7 @@ from clip_transforms.elements import RequestError
 from clip_transforms.labelsets import LabelSet, label_set_tags, read_label_set
 from clip_transforms.pairs.config import Selection, read_selection
 from clip_transforms.storage import Store
-from clip_transforms.sweep import check_no_other
+from clip_transforms.sweep import check_overwrite
 from clip_transforms.views import PAIRS
 from pipelines import preflight
 from pipelines.closing import run_and_close
@@ -149,10 +149,9 @@ def _stored_of(args: argparse.Namespace, store: Store, *, into_run: bool) -> Sel
     if into_run:
         if hasattr(args, "overwrite"):
             raise RequestError("--overwrite would delete the run that is chosen from: leave it out")
-    elif not run_plan(store):
-        if hasattr(args, "overwrite"):
-            check_no_other(store)
-    elif not (hasattr(args, "resume") or hasattr(args, "overwrite")):
+    elif hasattr(args, "overwrite"):
+        check_overwrite(store, has_run=bool(run_plan(store)))
+    elif run_plan(store) and not hasattr(args, "resume"):
         raise RequestError(
             f"{store.root} holds a run already: --resume goes on with it, --overwrite deletes it first; "
             "or give another --output"

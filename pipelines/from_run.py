@@ -13,7 +13,7 @@ from clip_transforms.labelsets import LabelSet, keep_label_set, label_set_tags, 
 from clip_transforms.plan import Extension, close_extension, read_extensions
 from clip_transforms.sources import SourceOptions
 from clip_transforms.storage import Store
-from clip_transforms.sweep import check_no_other, overwrite
+from clip_transforms.sweep import check_overwrite, overwrite
 from pipelines.closing import run_and_close
 from pipelines.job import Job, encoder_spec, engine_options, load_label_sets, stored_identity
 from pipelines.launch import beam_options, configure_logging
@@ -143,8 +143,8 @@ def _wanted_sets(
             )
         return given
     there = run_plan(store)
-    if hasattr(args, "overwrite") and not there:
-        check_no_other(store)
+    if hasattr(args, "overwrite"):
+        check_overwrite(store, has_run=bool(there))
     if there and not (hasattr(args, "resume") or hasattr(args, "overwrite")):
         raise RequestError(
             f"{store.root} holds a run already: --resume goes on with it, --overwrite deletes it first; "

@@ -28,7 +28,7 @@ from clip_transforms.sources import (
     with_private_inputs,
 )
 from clip_transforms.storage import Store
-from clip_transforms.sweep import check_no_other
+from clip_transforms.sweep import check_overwrite
 from clip_transforms.url_guard import schemes_of
 from pipelines.credentials import missing_credentials
 from pipelines.options import Identity, identity_from
@@ -91,8 +91,8 @@ def check_request(args: argparse.Namespace, *, labels: bool) -> Job:
         unreachable = missing_credentials([store.root, *getattr(args, "input", [])], options)
     extensions = [] if unreachable else run_plan(store)
     _check_mode(args, store, extensions)
-    if getattr(args, "overwrite", False) and not extensions and not unreachable:
-        check_no_other(store)
+    if getattr(args, "overwrite", False) and not unreachable:
+        check_overwrite(store, has_run=bool(extensions))
     going_on = () if getattr(args, "overwrite", False) else tuple(extensions)
     if going_on and going_on[0].config.get("from_run"):
         other = going_on[0].config["from_run"]

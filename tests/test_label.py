@@ -234,6 +234,23 @@ def test_overwrite_leaves_nothing_of_the_old_run_and_refuses_foreign_folders(
     assert (foreign / "plan" / "plan.txt").read_text() == "not ours"
 
 
+def test_overwrite_does_not_delete_what_people_answered(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, views = tmp_path / "run", tmp_path / "views"
+    assert label(images, run) == 0
+    stored = ("label", "--from-run", run, "--prompts", "photo-kind", "--quiet", "--output", views)
+    assert beamclip(*stored) == 0
+    for folder in (run, views):
+        (folder / "reviews").mkdir()
+        (folder / "reviews" / "part-a.parquet").write_bytes(b"somebody's work")
+    before = sorted(tmp_path.rglob("*"))
+    assert label(images, run, "--overwrite") == 2
+    assert beamclip(*stored, "--overwrite") == 2
+    assert capsys.readouterr().err.count("would delete what people answered") == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_overwrite_refuses_a_folder_that_holds_something_and_no_run(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
