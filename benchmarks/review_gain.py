@@ -1,13 +1,20 @@
 """What reviewing a few images is worth: `python -m benchmarks.review_gain --data DATA`.
 
-Drawings of a style that the embedded model never saw (OpenMoji; DATA is what `benchmarks.tiny.recipe` built) are
-labelled zero-shot. `beamclip review export` chooses a share of them (the least sure, and a random audit of a
-quarter of the queue, half of which is held out), a simulated reviewer who is always right answers, `beamclip review
-import` stores that, and `beamclip refine` refits and relabels. Then the labels of all images that were NOT reviewed
-are counted, before and after, with the paired bootstrap interval of the gain.
+Drawings of two styles that the embedded model never saw are labelled zero-shot: OpenMoji (HfG Schwaebisch Gmuend,
+CC BY-SA 4.0; DATA is what `benchmarks.tiny.recipe` built) and Fluent emoji, flat (Microsoft, MIT licence;
+benchmarks.tiny.fluent downloads them with npm into the recipe's cache and renders them, which needs `pip install
+resvg-py`). `beamclip review export` chooses a share of them (the least sure, and a random audit of a quarter of the
+queue, half of which is held out), a simulated reviewer who is always right answers, `beamclip review import` stores
+that, and `beamclip refine` refits and relabels. Then the labels of all images that were NOT reviewed are counted,
+before and after, with the paired bootstrap interval of the gain. `refine` keeps the old labels ("not adopted")
+where the reviewed images do not show that new ones are better, and learns nothing where a class has too few of
+them; the fewer were reviewed, the likelier either is.
+
+A seed fixes what the audit draws, not all of the queue: its clusters depend on the order of a run's rows, which is
+the order in which images happened to be decoded. So the same seed gives other figures each time: use several.
 
 Two tasks: the 8 groups that Unicode files emoji under, of every drawing; and 18 finer kinds of things
-(benchmarks.tiny.unseen), of the third of the drawings that are of them: 5 % of those are fewer than two a class.
+(benchmarks.tiny.unseen), of the third of the drawings that are of them: 5 % of those are fewer than three a class.
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from benchmarks.tiny.fluent import fluent_rows
 from benchmarks.tiny.unseen import LEAST, kinds_of, save
 from benchmarks.tiny.words import base_name
 from clip_transforms.evaluation.metrics import paired
@@ -62,21 +70,28 @@ def groups_of(emojibase: Path) -> dict[str, str]:
     return found
 
 
-def lay_out(data: Path, emojibase: Path, folder: Path) -> None:
-    """Each drawing of both tasks as folder/task/class/name.png."""
-    rows = [
+def lay_out(data: Path, cache: Path, folder: Path) -> str:
+    """Each drawing of both tasks as folder/task/class/name.png; how many there are of each style."""
+    emojibase = cache / "emojibase"
+    fluent, dropped = fluent_rows(data, cache)
+    rows = fluent + [
         row
         for path in sorted((data / "validation").glob("*.parquet"))
         for row in pq.read_table(path).to_pylist()
         if row["split"] == "judge" and row["style"] == "openmoji"
     ]
+    lines = [f"Fluent emoji: {dropped} pictures left out that look like a training picture"]
     for task, classes in (("groups", groups_of(emojibase)), ("kinds", kinds_of(emojibase))):
-        drawn = [(classes[row["concept"]], row) for row in rows if row["concept"] in classes]
+        drawn = [(classes[str(row["concept"])], row) for row in rows if row["concept"] in classes]
         counts = Counter(name for name, _ in drawn)
-        save([(name, row) for name, row in drawn if counts[name] >= LEAST], folder / task)
+        drawn = [(name, row) for name, row in drawn if counts[name] >= LEAST]
+        save(drawn, folder / task)
+        styles = Counter(str(row["style"]) for _, row in drawn)
+        lines.append(f"{task}: " + ", ".join(f"{count:,} {style}" for style, count in sorted(styles.items())))
         pictures = sorted((folder / task).glob("*/*.png"))
-        lines = [f"{path.parent.name}/{path.stem},{path}" for path in pictures]  # ids: the same in any folder
-        (folder / f"{task}.csv").write_text("\n".join(["image_id,uri", *lines]) + "\n")
+        cells = [f"{path.parent.name}/{path.stem},{path}" for path in pictures]  # ids: the same in any folder
+        (folder / f"{task}.csv").write_text("\n".join(["image_id,uri", *cells]) + "\n")
+    return "\n".join(lines)
 
 
 def beamclip(*args: object, allowed: Sequence[int] = (0,)) -> int:
@@ -160,12 +175,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the queue's audit and clusters"
     )
     options = parser.parse_args(argv)
-    head = f"{'task':<8}{'images':>7}{'classes':>9}{'seed':>6}{'reviewed':>10}{'share':>7}"
-    head += f"{'rest':>7}{'before':>9}{'after':>8}"
-    print(f"{head}  gain on the rest, points [95 %]")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        lay_out(options.data, (options.cache or options.data / "cache") / "emojibase", work)
+        print(lay_out(options.data, options.cache or options.data / "cache", work), end="\n\n")
+        head = f"{'task':<8}{'images':>7}{'classes':>9}{'seed':>6}{'reviewed':>10}{'share':>7}"
+        head += f"{'rest':>7}{'before':>9}{'after':>8}"
+        print(f"{head}  gain on the rest, points [95 %]", flush=True)
         for task in ("groups", "kinds"):
             for share, seed in product(options.share, options.seeds):
                 run = work / f"{task}-{share}-{seed}"

@@ -168,17 +168,22 @@ def rows(found: Sequence[Drawing], size: int) -> Iterator[tuple[dict[str, object
         )
 
 
+def copies(looks: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """Which pictures look like a training picture."""
+    known = trained.astype(np.float32).T
+    near = np.zeros(len(looks), bool)
+    for start in range(0, len(looks), 512):
+        part = slice(start, start + 512)
+        near[part] = (looks[part].astype(np.float32) @ known).max(axis=1, initial=-256) >= 256 - 2 * NEAR
+    return near
+
+
 def without_leaks(table: list[dict[str, object]], looks: np.ndarray) -> list[dict[str, object]]:
     """The rows but those of the validation splits that look like a training row."""
-    split = np.array([row["split"] for row in table])
-    trained = looks[split == "train"].astype(np.float32)
-    keep = np.ones(len(table), bool)
-    for start in range(0, len(table), 512):
-        part = slice(start, start + 512)
-        near = (looks[part].astype(np.float32) @ trained.T).max(axis=1, initial=-256) >= 256 - 2 * NEAR
-        keep[part] = (split[part] == "train") | ~near
-    logger.info("%d validation rows dropped as copies", int((~keep).sum()))
-    return [row for row, kept in zip(table, keep, strict=True) if kept]
+    leaks = np.array([row["split"] for row in table]) != "train"
+    leaks[leaks] = copies(looks[leaks], looks[~leaks])
+    logger.info("%d validation rows dropped as copies", int(leaks.sum()))
+    return [row for row, leak in zip(table, leaks, strict=True) if not leak]
 
 
 def write(table: Sequence[dict[str, object]], folder: Path) -> None:

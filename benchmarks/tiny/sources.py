@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ SOURCES: tuple[Source, ...] = (
         inside="usr/share/openclipart/png",
     ),
     # Share-alike and GPL, so never trained on: whole unseen styles to measure with. The stamps are painted or
-    # cut out of photographs, which nothing in the training set is.
+    # cut out of photographs, which nothing in the training set is. Not here, on purpose: benchmarks.tiny.fluent.
     _iconify("openmoji", "CC-BY-SA-4.0", "OpenMoji, HfG Schwaebisch Gmuend", emoji=True, split="judge"),
     Source(
         name="tuxpaint-stamps",
@@ -108,6 +108,13 @@ class Drawing:
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
+def svg_of(icon: Mapping[str, object], data: Mapping[str, object]) -> str:
+    """The SVG of an icon of an iconify package, whose `data` has the size of icons that state none."""
+    width, height = icon.get("width", data.get("width", 16)), icon.get("height", data.get("height", 16))
+    box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
+    return f'<svg {NAMESPACES} viewBox="{box}">{icon["body"]}</svg>'
+
+
 def icon_drawings(source: Source, folder: Path, emoji: Emoji) -> Iterator[Drawing]:
     """The drawings of an unpacked iconify package that name something that can be drawn."""
     data = json.loads((folder / "icons.json").read_text())
@@ -122,12 +129,7 @@ def icon_drawings(source: Source, folder: Path, emoji: Emoji) -> Iterator[Drawin
             concept = concept_of(words_of(name), emoji)
         if concept is None:
             continue
-        width, height = icon.get("width", data.get("width", 16)), icon.get("height", data.get("height", 16))
-        box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
-        svg = f'<svg {NAMESPACES} viewBox="{box}">'
-        yield Drawing(
-            key=f"{source.name}/{name}", source=source, concept=concept, svg=f"{svg}{icon['body']}</svg>"
-        )
+        yield Drawing(key=f"{source.name}/{name}", source=source, concept=concept, svg=svg_of(icon, data))
 
 
 # Folders of openclipart that hold no things: flags, signs, themes, patterns.
