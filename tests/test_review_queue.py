@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from clip_transforms.elements import RequestError
 from clip_transforms.labelled import LabelledRun
-from clip_transforms.review import queue_candidates
+from clip_transforms.review import queue_candidates, queue_clusters
 from clip_transforms.review.queue import Queue, QueueOptions, build_queue
 from clip_transforms.review.queue_audit import AuditSample, Draw
 from clip_transforms.review.queue_candidates import CANDIDATE, Lowest, choose
@@ -242,6 +243,21 @@ def test_the_order_of_parts_changes_neither_audit_nor_candidates() -> None:
         assert max(Counter(kept["cluster"].tolist()).values()) == 80
         found.append((kept.tolist(), audit.values()["key"].tolist(), choose(kept, 100).tolist()))
     assert found[0] == found[1]
+
+
+def test_clusters_do_not_depend_on_the_order_of_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is labelled again has the same rows in another order."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((500, 16)).astype(np.float32)
+    block = SimpleNamespace(embeddings=SimpleNamespace(rows=500))
+    monkeypatch.setattr(queue_clusters, "list_blocks", lambda *_: [block])
+    run: Any = SimpleNamespace(source=None, store=None, tag="pets@0a1b2c3d")
+    found = []
+    for order in (np.arange(500), rng.permutation(500)):
+        shuffled = vectors[order]
+        monkeypatch.setattr(queue_clusters, "iter_vectors", lambda *_, rows=shuffled: iter([rows]))
+        found.append(queue_clusters.fit_clusters(run, count=8, seed=3).centres)
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_candidates_are_bounded_and_sorting_in_early_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
