@@ -21,9 +21,9 @@ from clip_transforms.live import live_parts
 from clip_transforms.probabilities import Float32
 from clip_transforms.probe import Probe, read_probe
 from clip_transforms.prompts.types import PromptSet
+from clip_transforms.review.agreement import agrees
 from clip_transforms.review.audit import AuditSlots, Unreviewed, audit_slots
 from clip_transforms.review.report_data import iter_batches, part_names
-from clip_transforms.scoring import class_logits
 from clip_transforms.temperature import LEAST_ROWS, Answers, Fit, Fitted, answers_of, fit_temperature
 
 
@@ -131,11 +131,11 @@ def _choice(audited: _Audited, prompts: PromptSet, claim: Claim) -> Choice:
 
 
 def _right(audited: _Audited, prompts: PromptSet) -> Bool:
-    """Whether each row's label is the truth or lies above it; not where the truth is not known."""
+    """Whether each row's label is right; not where the truth is not known."""
     paths = prompts.paths()
     return np.array(
         [
-            truth is not None and len(truth) == 1 and label in paths.get(truth[0], ())
+            label is not None and truth is not None and agrees([label], truth, paths=paths, task=prompts.task)
             for label, truth in zip(audited.rows.label, audited.truths, strict=True)
         ],
         np.bool_,
@@ -157,15 +157,7 @@ def _temperature(
             f"{LEAST_ROWS - count} are missing; nothing was relabelled"
         )
     rows = audited.rows.take(np.flatnonzero(usable))
-    logits = class_logits(
-        rows.embeddings,
-        run.text_features(),
-        prompts,
-        family=model.family,
-        logit_scale=model.logit_scale,
-        logit_bias=model.logit_bias,
-        probe=probe,
-    )
+    logits = model.logits(rows.embeddings, run.text_features(), prompts, probe=probe)
     single = prompts.task == "single"
     shared = single and (model.family == "softmax" or probe is not None)
     answers: Answers = answers_of(

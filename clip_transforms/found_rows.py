@@ -20,9 +20,10 @@ from clip_transforms.views import label_view
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FoundRows:
-    """Rows by image id: the label (None: abstained, or multi), the stored score [N], the embedding [N, D]."""
+    """Rows by image id: uri, label (None: abstained, or multi), the stored score [N], the embedding [N, D]."""
 
     ids: tuple[str, ...]
+    uris: tuple[str, ...]
     label: tuple[str | None, ...]
     score: Float32
     embeddings: Float32
@@ -31,6 +32,7 @@ class FoundRows:
         """Some of the rows."""
         return FoundRows(
             ids=tuple(self.ids[place] for place in places.tolist()),
+            uris=tuple(self.uris[place] for place in places.tolist()),
             label=tuple(self.label[place] for place in places.tolist()),
             score=self.score[places],
             embeddings=self.embeddings[places],
@@ -56,20 +58,21 @@ def find_rows(run: LabelledRun, wanted: Mapping[str, str | None]) -> FoundRows:
             vectors.append(_vectors(run.source, block.embeddings.name, places))
     if not tables:
         return FoundRows(
-            ids=(), label=(), score=np.zeros(0, np.float32), embeddings=np.zeros((0, 1), np.float32)
+            ids=(), uris=(), label=(), score=np.zeros(0, np.float32), embeddings=np.zeros((0, 1), np.float32)
         )
     table = pa.concat_tables(tables)
     whole = FoundRows(
         ids=tuple(table["image_id"].to_pylist()),
+        uris=tuple(table["uri"].to_pylist()),
         label=tuple(table["label"].to_pylist()),
         score=table["score"].to_numpy().astype(np.float32),
         embeddings=np.concatenate(vectors),
     )
-    return whole.take(_first_of_each(whole.ids, table["uri"].to_pylist(), wanted))
+    return whole.take(_first_of_each(whole.ids, whole.uris, wanted))
 
 
 def _first_of_each(
-    ids: tuple[str, ...], uris: list[str], wanted: Mapping[str, str | None]
+    ids: tuple[str, ...], uris: tuple[str, ...], wanted: Mapping[str, str | None]
 ) -> npt.NDArray[np.int64]:
     """A row of each id, by id."""
     at: dict[str, int] = {}
@@ -90,7 +93,7 @@ def _vectors(store: Store, name: str, places: npt.NDArray[np.int64]) -> Float32:
             rows = file.metadata.row_group(group).num_rows
             inside = places[(places >= first) & (places < first + rows)] - first
             if len(inside):
-                column = file.read_row_group(group, columns=["embedding"]).column(0)
+                column = file.read_row_group(group, columns=["embedding"], use_threads=False).column(0)
                 found.append(vectors_of(column.take(pa.array(inside))))
             first += rows
     return np.concatenate(found)

@@ -109,6 +109,18 @@ def read_view(store: Store, where: Slice, columns: Sequence[str], *, beside: pa.
     return found
 
 
+def side_by_side(
+    embeddings: Store, views: Sequence[tuple[View, Store]], columns: Sequence[str]
+) -> Iterator[list[pa.Table]]:
+    """These columns of the views, with image_id and uri, an embedding part at a time: the same rows of each."""
+    for block in list_blocks(embeddings, views):
+        keys = read_embeddings(embeddings, block, ())
+        yield [
+            read_view(store, where, columns, beside=keys)
+            for (_, store), where in zip(views, block.views, strict=True)
+        ]
+
+
 def vectors_of(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
     """A column of vectors, none of them null, as an array [rows, D]."""
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)

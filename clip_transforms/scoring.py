@@ -28,14 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from clip_transforms.elements import ContractError, RequestError
+from clip_transforms.elements import RequestError
 from clip_transforms.encoders.base import Family
+from clip_transforms.logits import TextSide, checked, logits_of, text_side
 from clip_transforms.probabilities import (
     Float32,
-    Float64,
     Int32,
     binary_entropy,
-    cosines,
     largest,
     sigmoid,
     sigmoid_entropy,
@@ -48,8 +47,6 @@ from clip_transforms.text_features import TextFeatures
 
 _CHUNK = 1 << 20  # values at a time, probabilities or vectors: arrays of 4 and 8 MB, whatever the rows
 _MIN_ROWS = 64  # at a time, however many classes there are
-_MAX_LOGIT = 1e6  # far above any trained model's, far below where float32 overflows
-_NORM_TOLERANCE = 0.01  # of an embedding that was stored as float16 it is 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,21 +76,6 @@ class Scored:
     reason: Codes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Model:
-    """The text side of a scoring: what every chunk of rows is held against."""
-
-    family: Family
-    rules: ScoreRules
-    texts: Float64  # [C, D]
-    negatives: Float64 | None  # [distinct negatives, D]: multi with a softmax-trained model
-    scale: np.float32
-    bias: np.float32
-    top_k: int
-    probe: Probe | None
-    temperature: np.float32 | None
-
-
 def score(
     embeddings: Float32,
     features: TextFeatures,
@@ -118,7 +100,7 @@ def score(
     if top_k < 1:
         raise RequestError(f"top_k is {top_k}, expected 1 or more")
     rules = score_rules(prompts, accept=accept)
-    model = _model(
+    model = text_side(
         features,
         prompts,
         rules,
@@ -129,103 +111,21 @@ def score(
         temperature=temperature,
         probe=probe,
     )
-    embeddings = _checked(embeddings, model.texts.shape[1])
+    embeddings = checked(embeddings, model.texts.shape[1])
     step = max(_MIN_ROWS, _CHUNK // max(model.texts.shape))
     starts = range(0, max(1, len(embeddings)), step)
     return _joined([_score_chunk(embeddings[start : start + step], model) for start in starts])
 
 
-def class_logits(
-    embeddings: Float32,
-    features: TextFeatures,
-    prompts: PromptSet,
-    *,
-    family: Family,
-    logit_scale: float,
-    logit_bias: float = 0.0,
-    probe: Probe | None = None,
-) -> Float32:
-    """The logits [N, C] behind the probabilities of `score`, which takes the same, in the order of the classes."""
-    model = _model(
-        features,
-        prompts,
-        score_rules(prompts),
-        family=family,
-        logit_scale=logit_scale,
-        logit_bias=logit_bias,
-        probe=probe,
-    )
-    return _logits(_checked(embeddings, model.texts.shape[1]), model)[1]
-
-
-def _model(
-    features: TextFeatures,
-    prompts: PromptSet,
-    rules: ScoreRules,
-    *,
-    family: Family,
-    logit_scale: float,
-    logit_bias: float,
-    probe: Probe | None,
-    top_k: int = 1,
-    temperature: float | None = None,
-) -> _Model:
-    if family not in ("softmax", "sigmoid"):
-        raise RequestError(f"the model family is '{family}', expected 'softmax' or 'sigmoid'")
-    if not (0 < logit_scale <= _MAX_LOGIT and abs(logit_bias) <= _MAX_LOGIT):  # NaN is refused too
-        given = f"logit_scale {logit_scale} and logit_bias {logit_bias}"
-        raise RequestError(f"{given}, expected a scale above 0 and both at most {_MAX_LOGIT:g}")
-    if temperature is not None and not 0 < temperature <= _MAX_LOGIT:
-        raise RequestError(f"the temperature is {temperature}, expected a number above 0")
-    two_way = prompts.task == "multi" and family == "softmax"
-    return _Model(
-        family="softmax" if probe is not None and prompts.task == "single" else family,
-        rules=rules,
-        probe=probe,
-        temperature=None if temperature is None else np.float32(temperature),
-        texts=features.rows(rules.classes).astype(np.float64),
-        negatives=features.rows(rules.negative_keys).astype(np.float64) if two_way else None,
-        scale=np.float32(logit_scale),
-        bias=np.float32(logit_bias),
-        top_k=top_k,
-    )
-
-
-def _checked(embeddings: Float32, dim: int) -> Float32:
-    if embeddings.ndim != 2 or embeddings.shape[1] != dim:
-        told = f"embeddings of shape {embeddings.shape}, text features of {dim} dimensions"
-        raise ContractError(f"{told}: they are not of one encoder")
-    embeddings = embeddings.astype(np.float32, copy=False)
-    norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
-    bad = np.flatnonzero(~(np.abs(norms - 1) <= _NORM_TOLERANCE))  # NaN is bad too
-    if len(bad):
-        told = f"the embedding of row {bad[0]} has norm {norms[bad[0]]}, expected 1"
-        raise ContractError(f"{told} ({len(bad)} such rows)")
-    return embeddings
-
-
-def _logits(embeddings: Float32, model: _Model) -> tuple[Float32, Float32]:
-    """Cosines and logits, [N, C] each."""
-    cosine = cosines(embeddings, model.texts)
-    if model.negatives is None:
-        logits = model.scale * cosine + model.bias
-    else:
-        against = cosines(embeddings, model.negatives)[:, model.rules.negative_of]
-        logits = model.scale * (cosine - against)
-    if model.probe is not None:
-        logits = model.probe.blended(embeddings, logits, model.rules.classes)
-    return cosine, logits
-
-
-def _score_chunk(embeddings: Float32, model: _Model) -> Scored:
-    cosine, logits = _logits(embeddings, model)
+def _score_chunk(embeddings: Float32, model: TextSide) -> Scored:
+    cosine, logits = logits_of(embeddings, model)
     top = largest(logits, min(max(2, model.top_k), logits.shape[1]))
     if model.rules.task == "multi":
         return _multi(cosine, logits, top, model)
     return _single(cosine, logits, top, model)
 
 
-def _single(cosine: Float32, logits: Float32, top: Int32, model: _Model) -> Scored:
+def _single(cosine: Float32, logits: Float32, top: Int32, model: TextSide) -> Scored:
     rules = model.rules
     if model.family == "softmax":
         probabilities, entropy = softmax(logits)
@@ -255,7 +155,7 @@ def _single(cosine: Float32, logits: Float32, top: Int32, model: _Model) -> Scor
     )
 
 
-def _multi(cosine: Float32, logits: Float32, top: Int32, model: _Model) -> Scored:
+def _multi(cosine: Float32, logits: Float32, top: Int32, model: TextSide) -> Scored:
     rules = model.rules
     probabilities = sigmoid(logits)
     hit = probabilities >= rules.thresholds
@@ -280,7 +180,7 @@ def _multi(cosine: Float32, logits: Float32, top: Int32, model: _Model) -> Score
     )
 
 
-def _calibrated(logits: Float32, label: Int32, best: Int32, model: _Model) -> Float32:
+def _calibrated(logits: Float32, label: Int32, best: Int32, model: TextSide) -> Float32:
     """The probability of each row's label (of its best class where it has none) at the temperature."""
     if model.temperature is None:
         return np.full(len(logits), np.nan, np.float32)
@@ -295,12 +195,12 @@ def _calibrated(logits: Float32, label: Int32, best: Int32, model: _Model) -> Fl
     return found
 
 
-def _is_shared(model: _Model) -> bool:
+def _is_shared(model: TextSide) -> bool:
     """Whether the classes share one probability."""
     return model.rules.task == "single" and model.family == "softmax"
 
 
-def _top(cosine: Float32, found: Float32, top: Int32, model: _Model) -> dict[str, Any]:
+def _top(cosine: Float32, found: Float32, top: Int32, model: TextSide) -> dict[str, Any]:
     """The fields that come of the best classes: `top_*`, and the best one's cosine."""
     near = np.clip(np.take_along_axis(cosine, top, axis=1), -1, 1)
     count = model.top_k

@@ -12,7 +12,6 @@ from clip_transforms.auto_accept import check_claim
 from clip_transforms.calibrating import Claim, calibrate_set
 from clip_transforms.calibration import calibration_name, read_calibration
 from clip_transforms.elements import ContractError, RequestError
-from clip_transforms.evaluation.judges import TextModel
 from clip_transforms.labelled import LabelledRun, find_set
 from clip_transforms.labelsets import LabelSet, label_set_tags, read_label_set
 from clip_transforms.probe import probe_name
@@ -20,9 +19,7 @@ from clip_transforms.storage import Store
 from pipelines.calibrate_text import found_lines
 from pipelines.flags import build_relabel_parser
 from pipelines.launch import Exit, beam_options, configure_logging, guarded, parse
-from pipelines.planning import make_config
-from pipelines.preflight import launchers_encoder
-from pipelines.relabel import relabel, stored_job
+from pipelines.relabel import make_ready, relabel, stored_job
 from pipelines.runners import launch_of
 from pipelines.storage_options import storage_options
 
@@ -91,7 +88,10 @@ def calibrate(
     base = base_of(store, find_set(store, getattr(args, "set", None)))
     run = LabelledRun(store, base)
     _check_task(run.label_set, claim)
-    found = calibrate_set(run, _text_model(parser, args, rest, unchecked, store), claim)
+    job = stored_job(args, store)
+    launch = launch_of(job.args, beam_options(parser, getattr(args, "runner", None), rest, unchecked))
+    ready = make_ready(job, launch)
+    found = calibrate_set(run, ready.model, claim)
     label_set = replace(run.label_set, calibration=found.calibration.hash)
     told = found_lines(found, label_set.tag)
     if hasattr(args, "dry_run"):
@@ -109,17 +109,7 @@ def calibrate(
     else:
         told.insert(0, "")
         try:
-            code = relabel(
-                parser,
-                args,
-                rest,
-                unchecked,
-                store=store,
-                label_set=label_set,
-                base=base,
-                objects=objects,
-                command="calibrate",
-            )
+            code = relabel(ready, label_set=label_set, base=base, objects=objects, command="calibrate")
         except ContractError:  # the run lacks something else, such as the end of a shard
             if _is_done(store, label_set.tag, objects) and not hasattr(args, "quiet"):
                 print("\n".join(told))
@@ -162,21 +152,6 @@ def _check_task(label_set: LabelSet, claim: Claim) -> None:
             f"{label_set.tag} is a multi-label set: what is accepted unseen, and promised to be right, are single "
             "labels. --temperature-only fits a temperature for its probabilities"
         )
-
-
-def _text_model(
-    parser: argparse.ArgumentParser,
-    args: argparse.Namespace,
-    rest: Sequence[str],
-    unchecked: Sequence[str],
-    store: Store,
-) -> TextModel:
-    """How the run's encoder makes probabilities; checks that it is the run's, and the runner's options."""
-    job = stored_job(args, store)
-    launch = launch_of(job.args, beam_options(parser, getattr(args, "runner", None), rest, unchecked))
-    encoder = launchers_encoder(job.spec, job.engine, workers_here=launch.workers_here)
-    config = make_config(job, encoder)
-    return TextModel(family=config.family, logit_scale=config.logit_scale, logit_bias=config.logit_bias)
 
 
 def _is_done(store: Store, tag: str, objects: dict[str, bytes]) -> bool:

@@ -23,13 +23,9 @@ from clip_transforms.refining.refit import Refit, difference_figures, enough, fi
 from clip_transforms.refining.reviewed import Reviewed, read_reviewed
 from clip_transforms.refining.text import errors_table, refit_lines, reviewed_lines
 from clip_transforms.review.reviews import verdicts
-from clip_transforms.scoring import class_logits
 from clip_transforms.storage import Store
-from pipelines.from_run import check_complete
 from pipelines.launch import Exit, beam_options
-from pipelines.planning import make_config
-from pipelines.preflight import launchers_encoder
-from pipelines.relabel import relabel, stored_job
+from pipelines.relabel import make_ready, relabel, stored_job
 from pipelines.runners import launch_of
 from pipelines.storage_options import storage_options
 
@@ -61,14 +57,15 @@ def refine(
 ) -> int:
     """Run the command; returns the exit code. Raises RequestError, and ContractError for too few reviews."""
     require_extra()
-    options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
-    workers_here = launch_of(args, options).workers_here
+    launch = launch_of(args, beam_options(parser, getattr(args, "runner", None), rest, unchecked))
     store = Store(args.run, storage_options(getattr(args, "storage_option", [])))
     run = _whole(store, find_set(store, getattr(args, "set", None)))
     tell = _silent if hasattr(args, "quiet") else _tell
+    job = stored_job(args, store)
     reviewed = _reviewed(run)
     tell(reviewed_lines(reviewed))
-    refined = _refit(run, reviewed, _text_model(args, store, workers_here=workers_here))
+    ready = make_ready(job, launch)
+    refined = _refit(run, reviewed, ready.model)
     tell(refit_lines(refined.found, refined.trained, refined.held))
     if refined.errors:
         tell(["", errors_table(refined.errors).plain(), ""])
@@ -85,11 +82,7 @@ def refine(
     if hasattr(args, "dry_run"):
         return Exit.DONE
     return relabel(
-        parser,
-        args,
-        rest,
-        unchecked,
-        store=store,
+        ready,
         label_set=refined.label_set,
         base=run.tag,
         objects=refined.objects(),
@@ -119,7 +112,6 @@ def _is_whole(run: LabelledRun) -> bool:
 
 def _reviewed(run: LabelledRun) -> Reviewed:
     """The reviewed images; ContractError where nothing can be learnt from them."""
-    check_complete(run.source)
     name = run.label_set.prompt_set.name
     reviewed = read_reviewed(run, verdicts(run.store, name))
     try:
@@ -133,26 +125,12 @@ def _reviewed(run: LabelledRun) -> Reviewed:
     return reviewed
 
 
-def _text_model(args: argparse.Namespace, store: Store, *, workers_here: bool) -> TextModel:
-    """How the run's encoder makes probabilities; RequestError where the encoder that is found is not the run's."""
-    job = stored_job(args, store)
-    config = make_config(job, launchers_encoder(job.spec, job.engine, workers_here=workers_here))
-    return TextModel(family=config.family, logit_scale=config.logit_scale, logit_bias=config.logit_bias)
-
-
 def _refit(run: LabelledRun, reviewed: Reviewed, model: TextModel) -> Refined:
     """Fit and judge; the base is always the zero-shot set: a probe is replaced, never built upon."""
     label_set, features = run.label_set, run.text_features()
     plain = replace(label_set, calibration=None, probe=None)
     trained = reviewed.rows(~reviewed.held_out)
-    logits = class_logits(
-        trained.embeddings,
-        features,
-        label_set.prompt_set,
-        family=model.family,
-        logit_scale=model.logit_scale,
-        logit_bias=model.logit_bias,
-    )
+    logits = model.logits(trained.embeddings, features, label_set.prompt_set)
     found = refit(trained, logits, base=plain.tag)
     held = judge_held_out(reviewed, label_set.prompt_set, features, model, found.probe)
     errors = tuple(find_label_errors(trained, found.predicted))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from clip_transforms.accounting import summarise
+from clip_transforms.config import RunConfig
+from clip_transforms.evaluation.judges import TextModel
 from clip_transforms.labelled import embeddings_run
 from clip_transforms.labelsets import LabelSet, keep_label_set, label_set_tags, read_label_set
 from clip_transforms.storage import Store
 from pipelines.closing import run_and_close
 from pipelines.from_run import check_complete, check_source, no_sources
 from pipelines.job import Job, encoder_spec, engine_options, stored_identity
-from pipelines.launch import beam_options
 from pipelines.options import identity_from
 from pipelines.planning import make_config
 from pipelines.preflight import launchers_encoder
-from pipelines.runners import launch_of
+from pipelines.runners import Launch
 from pipelines.status import allowed_failure_rate
 from pipelines.submitted import take_lease
 
@@ -48,29 +49,37 @@ def stored_job(args: argparse.Namespace, store: Store) -> Job:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A run that can be labelled anew: its job, where that runs, and what its workers are told."""
+
+    job: Job
+    launch: Launch
+    config: RunConfig
+
+    @property
+    def model(self) -> TextModel:
+        """How the run's encoder makes probabilities."""
+        config = self.config
+        return TextModel(family=config.family, logit_scale=config.logit_scale, logit_bias=config.logit_bias)
+
+
+def make_ready(job: Job, launch: Launch) -> Ready:
+    """Load the encoder of a stored job; RequestError where that which is found is not the run's."""
+    encoder = launchers_encoder(job.spec, job.engine, workers_here=launch.workers_here)
+    return Ready(job=job, launch=launch, config=make_config(job, encoder))
+
+
 def relabel(
-    parser: argparse.ArgumentParser,
-    args: argparse.Namespace,
-    rest: Sequence[str],
-    unchecked: Sequence[str],
-    *,
-    store: Store,
-    label_set: LabelSet,
-    base: str,
-    objects: Mapping[str, bytes],
-    command: str,
+    ready: Ready, *, label_set: LabelSet, base: str, objects: Mapping[str, bytes], command: str
 ) -> int:
-    """Label the run in `store` with a set that was made from its set `base`; the exit code.
+    """Label the run with a set that was made from its set `base`; the exit code.
 
     objects: what the new set needs beside its prompts (a calibration, a probe), by name; written before the
     set is. The text features are those of `base`. Sets that an earlier job left unfinished are finished too.
-    Raises RequestError where the run is not complete.
     """
-    job = stored_job(args, store)
-    options = beam_options(parser, getattr(args, "runner", None), rest, unchecked)
-    launch = launch_of(job.args, options)
+    job, launch, store = ready.job, ready.launch, ready.job.store
     store.probe()
-    encoder = launchers_encoder(job.spec, job.engine, workers_here=launch.workers_here)
     source = str(job.args.from_run)
     with take_lease(store, run_id=job.run_id, take_over=job.asked("take_over")) as lease:
         for name, data in objects.items():
@@ -81,7 +90,7 @@ def relabel(
         job = replace(job, label_sets=(label_set, *others))
         # The set that was asked for comes last in each unit: the newest is what readers take.
         tags = (*(other.tag for other in others), label_set.tag)
-        config = replace(make_config(job, encoder), label_sets=tags)
+        config = replace(ready.config, label_sets=tags)
         if source != store.root:
             config = replace(config, embeddings_run=source)
         return run_and_close(job, config, job.extensions, launch, lease, command=command)
@@ -89,7 +98,9 @@ def relabel(
 
 def _unfinished(store: Store, source: str, *, but: str) -> tuple[LabelSet, ...]:
     """The other sets of the run that not every embedded image has a label of."""
-    labelled = summarise(store)["labels"]
-    images = summarise(store if source == store.root else Store(source, store.storage_options))["embedded"]
+    counts = summarise(store)
+    labelled, images = counts["labels"], counts["embedded"]
+    if source != store.root:
+        images = summarise(Store(source, store.storage_options))["embedded"]
     tags = (tag for tag in label_set_tags(store) if tag != but and labelled.get(tag) != images)
     return tuple(read_label_set(store, tag) for tag in tags)

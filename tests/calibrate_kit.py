@@ -13,8 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clip_transforms.labelsets import LabelSet
 from clip_transforms.review.reviews import append_reviews
 from clip_transforms.storage import Store
+from pipelines.flags import build_relabel_parser
+from pipelines.launch import beam_options
+from pipelines.relabel import make_ready, relabel, stored_job
+from pipelines.runners import launch_of
 from schemas.queues import QUEUE
 from schemas.reviews import REVIEWS
 from tests.helpers import write_images
@@ -114,3 +119,11 @@ def queue(
     buffer = io.BytesIO()
     pq.write_table(wanted, buffer)
     Store(str(run)).create(f"queues/{name}.parquet", buffer.getvalue())
+
+
+def relabelled(store: Store, label_set: LabelSet, *, base: str, objects: Mapping[str, bytes]) -> int:
+    """Label a run with a set that was made from its set `base`, as the last step of `calibrate` does; the exit code."""
+    parser = build_relabel_parser("calibrate", "")
+    args = parser.parse_args([store.root, "--quiet"])
+    ready = make_ready(stored_job(args, store), launch_of(args, beam_options(parser, None, [], [])))
+    return relabel(ready, label_set=label_set, base=base, objects=objects, command="calibrate")

@@ -367,9 +367,10 @@ def test_groups_and_strange_answers_are_left_out_and_told(
     found = read_probe(Store(str(run)), tag)
     assert found.classes == ("blue", "green", "red") and ids[45] not in found.figures["trained_on"]
     flips = parse_flips((run / f"probes/{tag}/flips.json").read_bytes())
-    below = sum("cold" in after[key]["path"] for key in ids[45:50])
+    assert any("cold" in after[key]["path"] for key in ids[45:50])
     others = flips.reviewed["not_trained_on"]
-    assert (others.images, others.after) == (7, below)
+    # Where only the group is known, a colour below it is not known to be right: as `calibrate` has it.
+    assert (others.images, others.before, others.after) == (7, 0, 0)
 
 
 def test_none_of_these_is_a_class_where_the_set_has_it(tmp_path: Path) -> None:

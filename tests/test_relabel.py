@@ -28,11 +28,9 @@ from clip_transforms.probe import Probe, probe_name
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store
 from pipelines import status
-from pipelines.flags import build_relabel_parser
-from pipelines.relabel import relabel
 from pipelines.runner_jobs import JobState
 from pipelines.submitted import Closing, keep_closing
-from tests.calibrate_kit import answer, audit, labelled, review, right_down_to, surest_first, tags
+from tests.calibrate_kit import answer, audit, labelled, relabelled, review, right_down_to, surest_first, tags
 from tests.runs import beamclip, rows, summary, written
 
 IMAGES = 200
@@ -73,19 +71,7 @@ def made(store: Store, base: str, calibration: Calibration) -> LabelSet:
 
 
 def do_relabel(run: Path, label_set: LabelSet, base: str, objects: dict[str, bytes]) -> int:
-    parser = build_relabel_parser("calibrate", "")
-    args = parser.parse_args([str(run), "--quiet"])
-    return relabel(
-        parser,
-        args,
-        [],
-        [],
-        store=Store(str(run)),
-        label_set=label_set,
-        base=base,
-        objects=objects,
-        command="calibrate",
-    )
+    return relabelled(Store(str(run)), label_set, base=base, objects=objects)
 
 
 def dying(units: int) -> Callable[..., object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -26,9 +25,9 @@ from clip_transforms.probe import Probe, probe_name
 from clip_transforms.review.final_files import RollingFiles, as_csv
 from clip_transforms.review.final_images import file_name, folder_names, safe_name
 from clip_transforms.storage import Store
-from pipelines.relabel import relabel
 from schemas.final import FINAL
 from tests import reviews_kit as kit
+from tests.calibrate_kit import relabelled
 from tests.runs import beamclip, written
 
 ANSWERS = [
@@ -221,9 +220,7 @@ def test_what_is_above_a_guaranteed_threshold_is_decided_by_the_model_or_its_pro
     objects = {calibration_name(label_set.tag): calibration.to_json()}
     if probed:
         objects[probe_name(label_set.tag)] = probe.to_json()
-    parser, args = argparse.ArgumentParser(), argparse.Namespace(quiet=True)
-    given = {"store": store, "label_set": label_set, "base": old, "objects": objects, "command": "calibrate"}
-    assert relabel(parser, args, [], [], **given) == 0
+    assert relabelled(store, label_set, base=old, objects=objects) == 0
     assert final(run, tmp_path / "out", "--set", label_set.tag) == 0
     found = rows_of(tmp_path / "out")
     model = kit.model_labels(run, label_set.tag)

@@ -16,7 +16,9 @@ from clip_transforms.evaluation.single import TOP, SingleFigures, SingleTally
 from clip_transforms.evaluation.split import Gathered, ShotOptions, split_rows
 from clip_transforms.evaluation.stored import EmbeddedRows, StoredEmbeddings
 from clip_transforms.evaluation.truth import TruthCounts, TruthMap
+from clip_transforms.logits import class_logits
 from clip_transforms.probabilities import Float32, Int32
+from clip_transforms.probe import Probe
 from clip_transforms.prompts import PromptSet
 from clip_transforms.score_rules import score_rules
 from clip_transforms.scoring import Scored, score
@@ -45,7 +47,15 @@ class TextModel:
     logit_scale: float
     logit_bias: float
 
-    def score(self, embeddings: Float32, features: TextFeatures, prompts: PromptSet, *, top_k: int) -> Scored:
+    def score(
+        self,
+        embeddings: Float32,
+        features: TextFeatures,
+        prompts: PromptSet,
+        *,
+        top_k: int = 5,
+        probe: Probe | None = None,
+    ) -> Scored:
         """Score embeddings [N, D]."""
         return score(
             embeddings,
@@ -55,6 +65,26 @@ class TextModel:
             logit_scale=self.logit_scale,
             logit_bias=self.logit_bias,
             top_k=top_k,
+            probe=probe,
+        )
+
+    def logits(
+        self,
+        embeddings: Float32,
+        features: TextFeatures,
+        prompts: PromptSet,
+        *,
+        probe: Probe | None = None,
+    ) -> Float32:
+        """The logits [N, C] behind the scores, in the order of the classes."""
+        return class_logits(
+            embeddings,
+            features,
+            prompts,
+            family=self.family,
+            logit_scale=self.logit_scale,
+            logit_bias=self.logit_bias,
+            probe=probe,
         )
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clip_transforms.elements import ContractError
+from clip_transforms.joined import side_by_side
 from clip_transforms.labelled import LabelledRun
 from clip_transforms.probe import read_probe
+from clip_transforms.prompts.types import PromptSet
 from clip_transforms.refining.flips import KEPT, Agreement, Flip, Flips, flips_name
+from clip_transforms.review.agreement import agrees
 from clip_transforms.review.reviews import Verdict
 from clip_transforms.review.reviews import verdicts as read_verdicts
 from clip_transforms.storage import Store
+from clip_transforms.views import label_view
 
 
 def record_flips(store: Store, tag: str) -> Flips:
@@ -42,13 +45,15 @@ def count_flips(
     the square of the labels), the reviews. Raises ContractError where a set does not label every image.
     """
     counts: Counter[tuple[str | None, str | None]] = Counter()
-    agreement = _Agreements(verdicts, set(trained_on))
+    run = LabelledRun(store, before)
+    views = [(label_view(tag), store) for tag in (before, after)]
+    agreement = _Agreements(verdicts, set(trained_on), run.label_set.prompt_set)
+    multi = run.label_set.prompt_set.task == "multi"
     images = changed = 0
-    for old, new in _side_by_side(store, before, after):
-        multi = old["labels"].null_count < old.num_rows
+    for old, new in side_by_side(run.source, views, ("label", "labels")):
         changed += _count_multi(old, new, counts) if multi else _count_single(old, new, counts)
         images += old.num_rows
-        agreement.add(old, new, multi=multi)
+        agreement.add(old, new)
     ranked = sorted(counts.items(), key=lambda entry: (-entry[1], str(entry[0])))
     return Flips(
         before=before,
@@ -59,19 +64,6 @@ def count_flips(
         others=sum(count for _, count in ranked[KEPT:]),
         reviewed=agreement.found(),
     )
-
-
-def _side_by_side(store: Store, before: str, after: str) -> Iterator[tuple[pa.Table, pa.Table]]:
-    columns = ("label", "labels", "path")
-    pairs = zip(
-        LabelledRun(store, before).batches(labels=columns),
-        LabelledRun(store, after).batches(labels=columns),
-        strict=True,
-    )
-    for old, new in pairs:
-        if not old["image_id"].equals(new["image_id"]):
-            raise ContractError(f"{before} and {after} do not label the same images in the same order")
-        yield old, new
 
 
 def _count_single(old: pa.Table, new: pa.Table, counts: Counter[tuple[str | None, str | None]]) -> int:
@@ -117,21 +109,23 @@ def _held(table: pa.Table) -> set[tuple[int, str]]:
 class _Agreements:
     """Counts reviewed images by whether they have the answer before and after."""
 
-    def __init__(self, verdicts: Sequence[Verdict], trained_on: set[str]) -> None:
-        self._answers = {one.image_id: set(one.labels) for one in verdicts if one.labels is not None}
+    def __init__(self, verdicts: Sequence[Verdict], trained_on: set[str], prompts: PromptSet) -> None:
+        self._answers = {one.image_id: one.labels for one in verdicts if one.labels is not None}
         self._wanted = pa.array(sorted(self._answers), pa.string())
         self._trained_on = trained_on
+        self._task = prompts.task
+        self._paths = prompts.paths()
         self._counts = {name: [0, 0, 0] for name in ("trained_on", "not_trained_on")}
 
-    def add(self, old: pa.Table, new: pa.Table, *, multi: bool) -> None:
+    def add(self, old: pa.Table, new: pa.Table) -> None:
         """Rows of the two sets."""
         places = pc.indices_nonzero(pc.is_in(old["image_id"], self._wanted))
         for one, other in zip(old.take(places).to_pylist(), new.take(places).to_pylist(), strict=True):
             answer = self._answers[one["image_id"]]
             count = self._counts["trained_on" if one["image_id"] in self._trained_on else "not_trained_on"]
             count[0] += 1
-            count[1] += _agrees(one, answer, multi=multi)
-            count[2] += _agrees(other, answer, multi=multi)
+            count[1] += self._agrees(one, answer)
+            count[2] += self._agrees(other, answer)
 
     def found(self) -> dict[str, Agreement]:
         """The counts."""
@@ -140,9 +134,6 @@ class _Agreements:
             for name, (images, before, after) in self._counts.items()
         }
 
-
-def _agrees(row: Mapping[str, Any], answer: set[str], *, multi: bool) -> bool:
-    """Whether a row has what people answered; a label below an answered group has it too."""
-    if multi:
-        return set(row["labels"] or ()) == answer
-    return row["label"] in answer or bool(answer & set(row["path"] or ()))
+    def _agrees(self, row: Mapping[str, Any], answer: tuple[str, ...]) -> bool:
+        labels = row["labels"] or () if self._task == "multi" else [row["label"]]
+        return agrees(labels, answer, paths=self._paths, task=self._task)

@@ -10,7 +10,8 @@ from clip_transforms.probe import Probe
 from clip_transforms.prompts.types import PromptSet
 from clip_transforms.refining.refit import compare_right
 from clip_transforms.refining.reviewed import Bool, Reviewed
-from clip_transforms.scoring import Scored, score
+from clip_transforms.review.agreement import agrees
+from clip_transforms.scoring import Scored
 from clip_transforms.text_features import TextFeatures
 
 
@@ -26,26 +27,28 @@ def judge_held_out(
         return None
     found = [
         right_rows(
-            score(
-                held.embeddings,
-                features,
-                prompts,
-                family=model.family,
-                logit_scale=model.logit_scale,
-                logit_bias=model.logit_bias,
-                probe=used,
-            ),
+            model.score(held.embeddings, features, prompts, probe=used),
             held.targets,
+            prompts,
         )
         for used in (probe, None)
     ]
     return compare_right(found[0], found[1])
 
 
-def right_rows(scored: Scored, targets: Bool) -> Bool:
-    """Whether each scored row [N] has the label, or in a multi-label set exactly the labels, of targets [N, C]."""
-    if scored.rules.task == "single":
-        return np.asarray(scored.label == targets.argmax(axis=1), bool)
-    held = np.zeros(targets.shape, bool)
-    held[np.repeat(np.arange(len(targets)), scored.hit_counts), scored.hits] = True
-    return np.asarray((held == targets).all(axis=1), bool)
+def right_rows(scored: Scored, targets: Bool, prompts: PromptSet) -> Bool:
+    """Whether the labels of each scored row [N] are those of targets [N, C], as `agreement.agrees` has it."""
+    names, paths = scored.rules.names, prompts.paths()
+    if prompts.task == "single":
+        given = [[names[place]] if place >= 0 else [] for place in scored.label.tolist()]
+    else:
+        hits = np.split(scored.hits, np.cumsum(scored.hit_counts)[:-1])
+        given = [[names[place] for place in row.tolist()] for row in hits]
+    answers = [[names[place] for place in np.flatnonzero(row)] for row in targets]
+    return np.array(
+        [
+            agrees(labels, answer, paths=paths, task=prompts.task)
+            for labels, answer in zip(given, answers, strict=True)
+        ],
+        bool,
+    )

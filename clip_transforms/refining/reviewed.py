@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from clip_transforms.joined import vectors_of
+from clip_transforms.found_rows import find_rows
 from clip_transforms.labelled import LabelledRun
 from clip_transforms.probabilities import Float32, Float64
 from clip_transforms.prompts.rules import NONE
@@ -73,7 +71,7 @@ def read_reviewed(run: LabelledRun, verdicts: Sequence[Verdict]) -> Reviewed:
 
     Left out are images whose reviewers do not agree, those that the run does not have, and answers that no
     class can learn from: a group of a hierarchy, `__none__` where the set has no such class, labels that the
-    set does not have. Of images that share an id the first uri counts. Memory: the reviewed rows.
+    set does not have. Of images that share an id the one that was reviewed counts. Memory: the reviewed rows.
     """
     prompts = run.label_set.prompt_set
     left_out: Counter[str] = Counter()
@@ -82,10 +80,10 @@ def read_reviewed(run: LabelledRun, verdicts: Sequence[Verdict]) -> Reviewed:
         places = _places(verdict, prompts, left_out)
         if places is not None:
             answers[verdict.image_id] = (verdict, places)
-    found = _find(run, sorted(answers))
-    if len(found) < len(answers):
-        left_out["the run has no such image"] += len(answers) - len(found)
-    ids = sorted(found)
+    found = find_rows(run, {key: verdict.uri for key, (verdict, _) in answers.items()})
+    ids = found.ids
+    if len(ids) < len(answers):
+        left_out["the run has no such image"] += len(answers) - len(ids)
     chosen = [answers[key][0] for key in ids]
     targets = np.zeros((len(ids), len(prompts.classes)), bool)
     for row, key in enumerate(ids):
@@ -93,9 +91,9 @@ def read_reviewed(run: LabelledRun, verdicts: Sequence[Verdict]) -> Reviewed:
     return Reviewed(
         task=prompts.task,
         classes=prompts.classes,
-        ids=tuple(ids),
-        uris=tuple(found[key][0] for key in ids),
-        embeddings=_stacked([found[key][1] for key in ids]),
+        ids=ids,
+        uris=found.uris,
+        embeddings=_normalised(found.embeddings),
         targets=targets,
         weights=selection_weights(
             [verdict.selection_prob for verdict in chosen], [verdict.audit for verdict in chosen]
@@ -154,30 +152,8 @@ def _places(verdict: Verdict, prompts: PromptSet, left_out: Counter[str]) -> tup
     return None
 
 
-def _find(run: LabelledRun, ids: Sequence[str]) -> dict[str, tuple[str, Float32]]:
-    """(uri, vector) by id, of the images that the run has."""
-    wanted = pa.array(ids, pa.string())
-    found: dict[str, tuple[str, Float32]] = {}
-    for table in run.batches(embeddings=["embedding"]) if ids else _nothing():
-        hits = table.filter(pc.is_in(table["image_id"], wanted))
-        if not hits.num_rows:
-            continue
-        vectors = vectors_of(hits["embedding"])
-        rows = zip(hits["image_id"].to_pylist(), hits["uri"].to_pylist(), vectors, strict=True)
-        for key, uri, vector in rows:
-            if key not in found or uri < found[key][0]:
-                found[key] = (uri, vector.copy())
-    return found
-
-
-def _nothing() -> Iterable[pa.Table]:
-    return ()
-
-
-def _stacked(vectors: Sequence[Float32]) -> Float32:
+def _normalised(embeddings: Float32) -> Float32:
     """Rows of norm 1: of stored float16 they are not quite."""
-    if not vectors:
-        return np.zeros((0, 0), np.float32)
-    rows = np.stack(vectors).astype(np.float64)
+    rows = embeddings.astype(np.float64)
     found: Float32 = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     return found

@@ -15,6 +15,7 @@ from clip_transforms.joined import list_blocks, read_embeddings, read_view
 from clip_transforms.labelled import LabelledRun
 from clip_transforms.probe import read_probe
 from clip_transforms.prompts import NONE, PromptSet
+from clip_transforms.review.agreement import agrees
 from clip_transforms.review.reviews import Verdict, verdicts
 from clip_transforms.views import label_view
 from schemas.final import FINAL
@@ -171,10 +172,9 @@ class Decisions:
         if row["image_id"] in self._learnt:
             self.counts.audit.learnt += 1
             return
-        if self.prompts.task == "multi":
-            agreed = sorted(row["model_labels"] or ()) == sorted(answer)
-        else:  # as calibrate counts: a group above the answer is right
-            agreed = row["model_label"] in self._paths.get(answer[0], answer)
+        multi = self.prompts.task == "multi"
+        given = row["model_labels"] or () if multi else [row["model_label"]]
+        agreed = agrees(given, answer, paths=self._paths, task=self.prompts.task)
         self.counts.audit.count(agreed)
         if accepted:
             self.counts.audit_accepted.count(agreed)

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clip_transforms.joined import list_blocks, read_embeddings, read_view
+from clip_transforms.joined import side_by_side
 from clip_transforms.labelled import LabelledRun
 from clip_transforms.prompts import NONE
+from clip_transforms.review.agreement import agrees
 from clip_transforms.taxonomy import LabelMap
 from clip_transforms.views import label_view
 
@@ -100,17 +101,16 @@ def compare(
     ids = pa.array(sorted(asked), pa.string())
     found = Diff()
     multi = label_map.old.task == "multi"
-    for block in list_blocks(run.source, views):
-        keys = read_embeddings(run.source, block, ())
-        old, new = (read_view(run.store, view, _COLUMNS, beside=keys) for view in block.views)
-        found.rows += keys.num_rows
+    paths = label_map.new.paths()
+    for old, new in side_by_side(run.source, views, _COLUMNS):
+        found.rows += old.num_rows
         if multi:
             _count_multi(found, old, new, label_map)
         else:
             _count_single(found, old, new, label_map)
-        hits = np.flatnonzero(pc.is_in(keys["image_id"], value_set=ids).to_numpy())
+        hits = np.flatnonzero(pc.is_in(old["image_id"], value_set=ids).to_numpy())
         for before, after in zip(_rows(old, hits), _rows(new, hits), strict=True):
-            _review(found, before, after, answers.get(before["image_id"]), label_map, multi=multi)
+            _review(found, before, after, answers.get(before["image_id"]), label_map, paths)
     return found
 
 
@@ -160,16 +160,17 @@ def _review(
     after: Mapping[str, Any],
     answer: Words | None,
     label_map: LabelMap,
-    *,
-    multi: bool,
+    paths: Mapping[str, Words],
 ) -> None:
-    old, new = (_said(row, multi=multi) for row in (before, after))
+    task = label_map.new.task
+    old, new = (_said(row, multi=task == "multi") for row in (before, after))
     found.shown[after["image_id"]] = new
     if answer is None:
         return
     found.reviewed += 1
-    found.old_agreed += bool(old or multi) and label_map.carried(old).labels == answer
-    if new == answer:
+    became = label_map.carried(old).labels if old or task == "multi" else None
+    found.old_agreed += became is not None and agrees(became, answer, paths=paths, task=task)
+    if agrees(new, answer, paths=paths, task=task):
         found.new_agreed += 1
     elif len(found.disagreements) < _DISAGREEMENTS:
         found.disagreements.append(
