@@ -121,9 +121,10 @@ def side_by_side(
         ]
 
 
-def vectors_of(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+def vectors_of(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float32]:
     """A column of vectors, none of them null, as an array [rows, D]."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    flat = whole.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat, np.float32).reshape(len(column), -1)
 
 

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,6 +14,7 @@ from clip_transforms.calibration import Calibration, read_calibration
 from clip_transforms.config import RunConfig
 from clip_transforms.engine import Engine
 from clip_transforms.fingerprint import labels_fingerprint
+from clip_transforms.joined import vectors_of
 from clip_transforms.label_rows import labels_table
 from clip_transforms.labelsets import LabelSet, read_label_set
 from clip_transforms.probe import Probe, read_probe
@@ -98,9 +98,8 @@ class Labeller:
     def _score(self, batch: pa.RecordBatch, tag: str) -> pa.Table:
         applied = self.applied(tag)
         config = self._config
-        vectors = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
         scored = score(
-            np.asarray(vectors, np.float32).reshape(batch.num_rows, -1),
+            vectors_of(batch.column("embedding")),
             applied.features,
             applied.label_set.prompt_set,
             family=config.family,

@@ -39,15 +39,22 @@ def build_relabel_parser(command: str, description: str) -> argparse.ArgumentPar
         epilog="Options that beamclip does not know go to Beam's PipelineOptions; after -- they pass to the "
         "runner unchecked.",
     )
-    parser.add_argument("run", metavar="RUN", help="the folder of a run with labels and reviews")
+    add_run(parser)
+    parser.add_argument("--device", help="of the encoder, for texts alone: auto (default), cpu, cuda, cuda:N")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="of a CPU encoder (default: cores)")
+    parser.add_argument("--take-over", action="store_true", help="take the run from a launcher that holds it")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done; write nothing")
+    _add_cluster(parser)
+    return parser
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """RUN and which of its label sets, for the commands on labels that are there; what is not given is absent."""
+    parser.add_argument("run", metavar="RUN", help="the folder of a run with labels")
     parser.add_argument(
         "--set",
         metavar="NAME[@HASH8]",
         help="the label set, of a name the newest; required where RUN has several",
-    )
-    parser.add_argument("--device", help="of the encoder, for texts alone: auto (default), cpu, cuda, cuda:N")
-    parser.add_argument(
-        "--threads", type=_positive_int, metavar="N", help="of a CPU encoder (default: cores)"
     )
     parser.add_argument(
         "--storage-option",
@@ -55,12 +62,8 @@ def build_relabel_parser(command: str, description: str) -> argparse.ArgumentPar
         metavar="K=V",
         help="option of the fsspec file system; may be repeated",
     )
-    parser.add_argument("--take-over", action="store_true", help="take the run from a launcher that holds it")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done; write nothing")
-    parser.add_argument("--quiet", action="store_true", help="no progress, no tables")
-    parser.add_argument("--verbose", action="store_true", help="log what the workers do, show tracebacks")
-    _add_cluster(parser)
-    return parser
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--verbose", action="store_true", help="log what is done, show tracebacks")
 
 
 def _add_data(parser: argparse.ArgumentParser, *, labels: bool) -> None:
@@ -87,7 +90,7 @@ def _add_data(parser: argparse.ArgumentParser, *, labels: bool) -> None:
             help="prompt sets: shipped names, YAML, classnames.txt or CuPL JSON files",
         )
         group.add_argument(
-            "--top-k", type=_positive_int, metavar="K", help="classes kept in top_k (default 5)"
+            "--top-k", type=positive_int, metavar="K", help="classes kept in top_k (default 5)"
         )
 
 
@@ -103,7 +106,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         metavar="COL:TYPE",
         help="copy an input column to src_COL with this Arrow type; may be repeated",
     )
-    group.add_argument("--limit", type=_positive_int, metavar="N", help="only the first N images")
+    group.add_argument("--limit", type=positive_int, metavar="N", help="only the first N images")
     group.add_argument(
         "--sample", type=_share, metavar="P", help="a share P of the images, the same ones every time"
     )
@@ -125,7 +128,7 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "fp32", "bf16", "fp16"),
         help="auto: fp32, or bf16 with --device cuda",
     )
-    group.add_argument("--batch-size", type=_positive_int, metavar="N", help="images per call of the encoder")
+    group.add_argument("--batch-size", type=positive_int, metavar="N", help="images per call of the encoder")
 
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
@@ -137,10 +140,10 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
         "--allow-truncated", action="store_true", help="decode what is there of a truncated image"
     )
     group.add_argument(
-        "--max-bytes", type=_positive_int, metavar="N", help="larger images fail (default 100 MiB)"
+        "--max-bytes", type=positive_int, metavar="N", help="larger images fail (default 100 MiB)"
     )
     group.add_argument(
-        "--max-pixels", type=_positive_int, metavar="N", help="larger images fail (default 178956970)"
+        "--max-pixels", type=positive_int, metavar="N", help="larger images fail (default 178956970)"
     )
 
 
@@ -167,7 +170,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="exit 1 above it (default 0.05; 1.0 for url lists and img2dataset)",
     )
     group.add_argument(
-        "--unit-size", type=_positive_int, metavar="N", help="images a unit (default: 64 to 1,024)"
+        "--unit-size", type=positive_int, metavar="N", help="images a unit (default: 64 to 1,024)"
     )
     group.add_argument(
         "--embedding-dtype", choices=("float32", "float16"), help="in Parquet (Spark cannot read float16)"
@@ -199,12 +202,12 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the machine and the store")
     group.add_argument(
         "--threads",
-        type=_positive_int,
+        type=positive_int,
         metavar="N",
         help="threads that decode, and of a CPU encoder (default: cores)",
     )
     group.add_argument(
-        "--fetch-threads", type=_positive_int, metavar="N", help="images fetched at a time (default 32)"
+        "--fetch-threads", type=positive_int, metavar="N", help="images fetched at a time (default 32)"
     )
     group.add_argument(
         "--fetch-processes",
@@ -214,7 +217,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--per-host",
-        type=_positive_int,
+        type=positive_int,
         metavar="N",
         help="http(s) images at a time from one host (default 8)",
     )
@@ -234,7 +237,8 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive_int(text: str) -> int:
+def positive_int(text: str) -> int:
+    """An argparse type: whole numbers from 1."""
     return int(_number(text, int, lambda value: value >= 1, "a whole number from 1"))
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from clip_transforms.elements import RequestError
 from clip_transforms.review.queue import QueueOptions
-from pipelines.flags import _positive_int as positive_int
+from pipelines.flags import positive_int
 
 DESCRIPTION = (
     "Choose the images of a run that people should review, and write them for an annotation tool: those that the "

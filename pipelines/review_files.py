@@ -1,31 +1,12 @@
-"""Files that people give to `beamclip review`: read whole, from disk or any store; and the flags they share."""
+"""Files that people give to `beamclip review`: read and written whole, on disk or in any store."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 
 from clip_transforms.elements import RequestError
 from clip_transforms.filesystems import open_filesystem, shown
 from clip_transforms.storage import Store
-
-
-def add_shared_flags(parser: argparse.ArgumentParser) -> None:
-    """RUN, --set and the options of the machine; those not given are absent."""
-    parser.add_argument("run", metavar="RUN", help="the folder of a run with labels")
-    parser.add_argument(
-        "--set",
-        metavar="NAME[@HASH8]",
-        help="the label set: its newest labels, or those of this hash (needed where RUN has several sets)",
-    )
-    parser.add_argument(
-        "--storage-option",
-        action="append",
-        metavar="K=V",
-        help="option of the fsspec file system; may be repeated",
-    )
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("--verbose", action="store_true", help="show tracebacks")
 
 
 def read_file(url: str, options: Mapping[str, object], *, flag: str = "") -> bytes:

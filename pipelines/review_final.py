@@ -27,10 +27,10 @@ from clip_transforms.review.importers.selection import audit_ids
 from clip_transforms.storage import Store
 from clip_transforms.summary import printable
 from clip_transforms.url_guard import schemes_of
+from pipelines.flags import add_run
 from pipelines.job import source_options, stored_identity
 from pipelines.launch import Exit, configure_logging, guarded
 from pipelines.options import identity_from
-from pipelines.review_files import add_shared_flags
 from pipelines.storage_options import storage_options
 from schemas.final import FINAL
 
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    add_shared_flags(parser)
+    add_run(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, on any store")
     parser.add_argument(
         "--write",

@@ -22,8 +22,9 @@ from clip_transforms.review.importers.told import Fresh, by_reason, fresh, progr
 from clip_transforms.review.reviews import append_reviews
 from clip_transforms.storage import Store
 from clip_transforms.summary import printable
+from pipelines.flags import add_run
 from pipelines.launch import Exit, configure_logging, guarded
-from pipelines.review_files import add_shared_flags, read_file, write_file
+from pipelines.review_files import read_file, write_file
 from pipelines.storage_options import storage_options
 
 DESCRIPTION = (
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    add_shared_flags(parser)
+    add_run(parser)
     parser.add_argument(
         "--from",
         dest="source",

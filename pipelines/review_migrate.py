@@ -21,9 +21,10 @@ from clip_transforms.review.reviews import append_reviews, verdicts_of
 from clip_transforms.storage import Store
 from clip_transforms.summary import printable
 from clip_transforms.taxonomy import LabelMap, kept_map, read_map
+from pipelines.flags import build_relabel_parser
 from pipelines.from_run import label_stored
 from pipelines.launch import Exit, configure_logging, guarded, parse
-from pipelines.review_files import add_shared_flags, read_file
+from pipelines.review_files import read_file
 from pipelines.storage_options import storage_options
 
 DESCRIPTION = (
@@ -33,10 +34,11 @@ DESCRIPTION = (
 )
 #: What is passed on to the labelling job.
 _JOB = (
-    "batch_size",
     "device",
     "threads",
     "runner",
+    "accelerator",
+    "min_ram",
     "wait",
     "quiet",
     "verbose",
@@ -47,15 +49,7 @@ _JOB = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The options; those not given are absent."""
-    parser = argparse.ArgumentParser(
-        prog="beamclip review migrate",
-        description=DESCRIPTION,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        epilog="Options that beamclip does not know go to Beam's PipelineOptions; after -- they pass to the "
-        "runner unchecked.",
-    )
-    add_shared_flags(parser)
+    parser = build_relabel_parser("review migrate", DESCRIPTION)
     parser.add_argument("--prompts", required=True, metavar="NAME|FILE", help="the new prompt set")
     parser.add_argument(
         "--map",
@@ -63,18 +57,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="what becomes of the old labels, YAML: rename: {old: new}, merge: {new: [old, old2]}, split: {old: "
         "[new1, new2]}, remove: [old]; labels of the same id need not be named",
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check the map against the reviews; write nothing"
-    )
-    parser.add_argument("--runner", metavar="NAME", help="a Beam runner (default: in this process, offline)")
-    parser.add_argument(
-        "--wait",
-        action=argparse.BooleanOptionalAction,
-        help="wait for the job; or submit it, leave and exit 4: then run this again once it has ended",
-    )
-    parser.add_argument("--device", help="of the text encoder: auto (default), cpu, cuda, cuda:N")
-    parser.add_argument("--threads", type=int, metavar="N", help="of a CPU encoder (default: cores)")
-    parser.add_argument("--take-over", action="store_true", help="take the run from a launcher that holds it")
     return parser
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from clip_transforms.evaluation.plots import few_shot_svg, reliability_svg
@@ -24,7 +22,7 @@ from clip_transforms.evaluation.text import (
     percent,
     verdicts,
 )
-from clip_transforms.review import report_format
+from clip_transforms.review.pages import shipped, template
 
 _PAIRS = 50
 
@@ -64,22 +62,12 @@ def render_page(
 
     It loads nothing and runs no script; what came from outside is shown as text, whatever it holds.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("clip_transforms.review"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(report_format.FILTERS)
-    environment.filters.update({"share": percent, "ends": ends})
-    css = importlib.resources.files("clip_transforms.review").joinpath("templates", "report.css")
-    page = environment.get_template("evaluation.html.j2").render(
+    page = template("evaluation.html.j2", filters={"share": percent, "ends": ends}).render(
         run=run,
         sets=[_view(found, number) for number, found in enumerate(evaluations)],
         facts=list(facts.items()),
         images=images,
-        css=Markup(css.read_text("utf-8")),
+        css=Markup(shipped("report.css")),
     )
     return page.encode("utf-8", "xmlcharrefreplace")
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clip_transforms.commits import EMBEDDINGS, FAILURES
 from clip_transforms.elements import Reason, RequestError
 from clip_transforms.evaluation.split import Keys
 from clip_transforms.evaluation.truth import FOLDER, Truth, TruthSource, folder_of
+from clip_transforms.joined import vectors_of
 from clip_transforms.live import live_parts
 from clip_transforms.probabilities import Float32
 from clip_transforms.storage import Store
@@ -55,7 +55,7 @@ class StoredEmbeddings:
                 for rows in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
                     hashes = rows.column("sha256").to_pylist()
                     yield EmbeddedRows(
-                        embeddings=_matrix(rows),
+                        embeddings=vectors_of(rows.column("embedding")),
                         truths=self.source.of_rows(rows),
                         keys=np.fromiter((int(text[:16], 16) for text in hashes), np.uint64, len(hashes)),
                     )
@@ -65,7 +65,7 @@ class StoredEmbeddings:
         for part in self._parts:
             with self._store.open(part.name) as handle:
                 for rows in pq.ParquetFile(handle).iter_batches(_BATCH_ROWS, columns=["embedding"]):
-                    yield _matrix(rows)
+                    yield vectors_of(rows.column("embedding"))
 
     def failed(self) -> Iterator[Truth]:
         """The truth of each image that failed: its folder; None where truths are in a column, which a failure
@@ -88,9 +88,3 @@ class StoredEmbeddings:
                     found |= set(json.loads(extra)) if extra else set()
                 return found
         return found
-
-
-def _matrix(rows: pa.RecordBatch) -> Float32:
-    vectors = rows.column("embedding").flatten().to_numpy(zero_copy_only=False)
-    found: Float32 = np.asarray(vectors, np.float32).reshape(rows.num_rows, -1)
-    return found

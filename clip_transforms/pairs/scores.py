@@ -15,6 +15,7 @@ from clip_transforms.captions import score_captions
 from clip_transforms.config import RunConfig
 from clip_transforms.engine import Engine
 from clip_transforms.fingerprint import scores_fingerprint
+from clip_transforms.joined import vectors_of
 from clip_transforms.rows import constant, footer
 from clip_transforms.sink import Part, PartWriter
 from clip_transforms.storage import Store
@@ -68,8 +69,7 @@ class PairScorer:
 
     def _rows(self, batch: pa.RecordBatch) -> pa.Table:
         config, rows = self._config, batch.num_rows
-        flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
-        images = np.asarray(flat, np.float32).reshape(rows, -1)
+        images = vectors_of(batch.column("embedding"))
         scored = score_captions(batch.column("caption").to_pylist(), images, self._engine().encoder)
         absent = pa.array(~scored.given)
         with self._lock:

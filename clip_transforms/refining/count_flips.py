@@ -15,7 +15,7 @@ from clip_transforms.labelled import LabelledRun
 from clip_transforms.probe import read_probe
 from clip_transforms.prompts.types import PromptSet
 from clip_transforms.refining.flips import KEPT, Agreement, Flip, Flips, flips_name
-from clip_transforms.review.agreement import agrees
+from clip_transforms.review.agreement import agrees, labels_of
 from clip_transforms.review.reviews import Verdict
 from clip_transforms.review.reviews import verdicts as read_verdicts
 from clip_transforms.storage import Store
@@ -135,5 +135,4 @@ class _Agreements:
         }
 
     def _agrees(self, row: Mapping[str, Any], answer: tuple[str, ...]) -> bool:
-        labels = row["labels"] or () if self._task == "multi" else [row["label"]]
-        return agrees(labels, answer, paths=self._paths, task=self._task)
+        return agrees(labels_of(row, self._task), answer, paths=self._paths, task=self._task)

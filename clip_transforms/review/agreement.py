@@ -1,10 +1,22 @@
-"""Whether labels are what reviewers answered: the one definition that calibrate, refine and final labels share."""
+"""The labels of a row, and whether they are what reviewers answered: one definition for all who count that."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from clip_transforms.prompts.types import Task
+
+
+def labels_of(row: Mapping[str, Any], task: Task) -> tuple[str, ...]:
+    """The labels of a row of `labels/`, or of a queue: none where the model abstained.
+
+    >>> labels_of({"label": None, "labels": ["cat"]}, "multi"), labels_of({"label": None, "labels": None}, "single")
+    (('cat',), ())
+    """
+    if task == "multi":
+        return tuple(row["labels"] or ())
+    return () if row["label"] is None else (row["label"],)
 
 
 def agrees(

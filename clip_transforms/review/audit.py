@@ -7,7 +7,6 @@ audit that was drawn when the run had fewer images are left out: it says nothing
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,14 +14,12 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from clip_transforms.review.queues import queue_names, read_queue
 from clip_transforms.review.report_data import sample_keys
 from clip_transforms.review.reviews import verdicts
 from clip_transforms.storage import Store
 
-QUEUES = "queues"
-_FACTS = b"beamclip_queue"  # in a queue's footer: how it was drawn
 _GROWTH = 0.01  # of the images, since an audit was drawn, that is let pass
 
 Unreviewed = Literal["wrong", "skip"]
@@ -126,15 +123,10 @@ def audit_slots(
 
 def _queues(store: Store, set_name: str) -> Iterator[_Drawn]:
     """The queues of a set that have an audit, also of one whose images were all reviewed before."""
-    for entry in sorted(store.list(f"{QUEUES}/"), key=lambda found: found.name):
-        if not entry.name.endswith(".parquet"):
-            continue
-        with store.open(entry.name) as handle:
-            columns = ["image_id", "uri", "prompt_set", "audit", "audit_prob"]
-            table = pq.ParquetFile(handle).read(columns=columns)
+    for name in queue_names(store):
+        table, facts = read_queue(store, name, ["image_id", "uri", "prompt_set", "audit", "audit_prob"])
         mine = pc.starts_with(table["prompt_set"].cast(pa.string()), f"{set_name}@")
         table = table.filter(pc.and_(mine, table["audit"]))
-        facts = json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
         if not (table.num_rows or (facts.get("set_name") == set_name and facts.get("drawn"))):
             continue
         share = table["audit_prob"][0].as_py() if table.num_rows else None

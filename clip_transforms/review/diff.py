@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from clip_transforms.joined import side_by_side
 from clip_transforms.labelled import LabelledRun
 from clip_transforms.prompts import NONE
-from clip_transforms.review.agreement import agrees
+from clip_transforms.review.agreement import agrees, labels_of
 from clip_transforms.taxonomy import LabelMap
 from clip_transforms.views import label_view
 
@@ -163,7 +163,7 @@ def _review(
     paths: Mapping[str, Words],
 ) -> None:
     task = label_map.new.task
-    old, new = (_said(row, multi=task == "multi") for row in (before, after))
+    old, new = (tuple(sorted(labels_of(row, task))) for row in (before, after))
     found.shown[after["image_id"]] = new
     if answer is None:
         return
@@ -183,12 +183,6 @@ def _review(
                 new_score=after["score"],
             )
         )
-
-
-def _said(row: Mapping[str, Any], *, multi: bool) -> Words:
-    if multi:
-        return tuple(sorted(row["labels"] or ()))
-    return () if row["label"] is None else (row["label"],)
 
 
 def _names(classes: Sequence[str], groups: Sequence[str]) -> list[str]:

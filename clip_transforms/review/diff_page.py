@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from clip_transforms.evaluation.metrics import wilson
@@ -17,6 +15,7 @@ from clip_transforms.prompts import NONE
 from clip_transforms.review import report_format
 from clip_transforms.review.diff import Cell, Diff, follows
 from clip_transforms.review.migrating import Hint
+from clip_transforms.review.pages import shipped, template
 from clip_transforms.taxonomy import LabelMap
 
 FOLDER = "diffs"
@@ -89,18 +88,10 @@ def as_json(change: Change) -> bytes:
 
 def render(change: Change) -> bytes:
     """The page, UTF-8; it loads nothing and runs no script; what came from outside is shown as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("clip_transforms.review"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(report_format.FILTERS)
-    environment.filters.update({"share": percent, "ends": ends, "label": _shown, "labels": _joined})
-    css = importlib.resources.files("clip_transforms.review").joinpath("templates", "report.css")
     diff = change.diff
-    page = environment.get_template("diff.html.j2").render(
+    page = template(
+        "diff.html.j2", filters={"share": percent, "ends": ends, "label": _shown, "labels": _joined}
+    ).render(
         change=change,
         diff=diff,
         cells=[(cell, count, diff.examples.get(cell, [])) for cell, count in _ranked(diff)[:_PAGE_CELLS]],
@@ -110,7 +101,7 @@ def render(change: Change) -> bytes:
         follows=lambda cell: follows(change.label_map, *cell),
         wilson=wilson(diff.new_agreed, diff.reviewed),
         facts=report_format.flat(change.facts),
-        css=Markup(css.read_text("utf-8")),
+        css=Markup(shipped("report.css")),
     )
     return page.encode("utf-8", "xmlcharrefreplace")
 

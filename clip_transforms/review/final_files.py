@@ -12,11 +12,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from clip_transforms.elements import RequestError
+from clip_transforms.review.answer_tables import SEPARATOR
 from clip_transforms.storage import Store
 
 PARQUET_ROWS = 65_536
 CSV_ROWS = 262_144
-SEPARATOR = "|"
 
 
 class Sink(Protocol):

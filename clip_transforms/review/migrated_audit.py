@@ -6,25 +6,20 @@ images nobody could tell, and what is left would pass for a random sample.
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clip_transforms.live import live_parts
-from clip_transforms.review.importers.selection import FOLDER
+from clip_transforms.review.queues import FOLDER, create_queue, queue_names, read_queue
 from clip_transforms.review.report_data import iter_batches
 from clip_transforms.storage import Store
 from schemas.labels import LABELS
 from schemas.queues import QUEUE
 
-#: In a queue's footer: how it was drawn, and of which set.
-_FACTS = b"beamclip_queue"
 _OF_LABELS = [name for name in QUEUE.names if name in LABELS.names and name not in ("created_at",)]
 
 
@@ -48,24 +43,19 @@ def carry_audits(store: Store, old_name: str, new_tag: str, *, now: datetime) ->
             row | {"queue": name, "position": place, "cluster": None, "created_at": now}
             for place, row in enumerate(kept)
         ]
-        facts = {_FACTS: json.dumps(told | {"set_name": new_name, "tag": new_tag}, sort_keys=True).encode()}
-        table = pa.Table.from_pylist(made, schema=QUEUE).replace_schema_metadata(facts if told else None)
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        store.create(f"{FOLDER}/{name}.parquet", buffer.getvalue())
+        facts = told | {"set_name": new_name, "tag": new_tag} if told else {}
+        create_queue(store, name, pa.Table.from_pylist(made, schema=QUEUE), facts)
         carried += len(made)
     return carried
 
 
 def _audits(store: Store, set_name: str) -> Iterator[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
     """(queue, the facts in its footer, audit rows) of the queues of a set that have any."""
-    for name in sorted(entry.name for entry in store.list(f"{FOLDER}/") if entry.name.endswith(".parquet")):
-        with store.open(name) as handle:
-            table = pq.ParquetFile(handle).read(use_threads=False)
+    for name in queue_names(store):
+        table, facts = read_queue(store, name)
         mine = pc.starts_with(table["prompt_set"].cast(pa.string()), f"{set_name}@")
         found = table.filter(pc.and_(mine, table["audit"]))
         if found.num_rows:
-            facts: dict[str, Any] = json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
             yield name[len(FOLDER) + 1 : -len(".parquet")], facts, found.to_pylist()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from clip_transforms.labelsets import label_set_tags, read_label_set
+from clip_transforms.review.answer_tables import ANSWER_COLUMNS
 from clip_transforms.review.importers.collect import review_id
 from clip_transforms.review.reviews import read_reviews, when
 from clip_transforms.storage import Store
@@ -19,19 +20,7 @@ from clip_transforms.taxonomy import LabelMap
 from schemas.reviews import REVIEWS
 
 SOURCE = "migrated"
-_CSV = (
-    "image_id",
-    "uri",
-    "prompt_set",
-    "shown",
-    "labels",
-    "reviewer",
-    "reviewed_at",
-    "lead_time",
-    "comment",
-    "candidates",
-    "earlier",
-)
+_CSV = (*ANSWER_COLUMNS, "candidates", "earlier")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

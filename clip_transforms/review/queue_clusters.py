@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from clip_transforms.elements import RequestError
-from clip_transforms.joined import Block, list_blocks
+from clip_transforms.joined import Block, list_blocks, vectors_of
 from clip_transforms.labelled import LabelledRun
 from clip_transforms.pairs.hamming import Hashes, ones
 from clip_transforms.probabilities import Float32, Int32
@@ -99,8 +99,7 @@ def iter_vectors(run: LabelledRun, block: Block) -> Iterator[Float32]:
     with run.source.open(block.embeddings.name) as handle:
         file = pq.ParquetFile(handle, buffer_size=_BUFFER)
         for batch in file.iter_batches(batch_size=_CHUNK, columns=["embedding"], use_threads=False):
-            flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
-            yield np.asarray(flat, np.float32).reshape(batch.num_rows, -1)
+            yield vectors_of(batch.column("embedding"))
 
 
 def phash_values(phashes: list[str]) -> Hashes:

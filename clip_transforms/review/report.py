@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
-import importlib.resources
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from clip_transforms.labelsets import read_label_set
 from clip_transforms.prompts import PromptSet
 from clip_transforms.review import report_format
+from clip_transforms.review.pages import shipped, template
 from clip_transforms.review.report_calibration import calibration_view
 from clip_transforms.review.report_checks import checks
 from clip_transforms.review.report_data import part_names, read_duplicates, read_failures, read_images
@@ -164,9 +162,9 @@ def _render(
     failed = sum(group.count for group in found.failures)
     accounts = checks(run, images=found.images, failed=failed, sets=[stats for stats, _, _ in found.sets])
     names = (*_SCRIPTS, *(_REVIEW_SCRIPTS if views else ()))
-    scripts = [_shipped(name) for name in names]
-    styles = [_shipped(name) for name in (("report.css", "review.css") if views else ("report.css",))]
-    page = _environment().get_template("report.html.j2")
+    scripts = [shipped(name) for name in names]
+    styles = [shipped(name) for name in (("report.css", "review.css") if views else ("report.css",))]
+    page = template("report.html.j2")
     html = page.render(
         output=run.get("output") or output,
         run={name: run.get(name) for name in _SHOWN_OF_RUN},
@@ -201,23 +199,6 @@ def _render(
         script_hashes=" ".join(map(_csp_hash, scripts)),
     )
     return html.encode("utf-8", "xmlcharrefreplace")
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("clip_transforms.review"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters.update(report_format.FILTERS)
-    return found
-
-
-def _shipped(name: str) -> str:
-    return importlib.resources.files("clip_transforms.review").joinpath("templates", name).read_text("utf-8")
 
 
 def _csp_hash(text: str) -> str:

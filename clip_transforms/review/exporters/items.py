@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clip_transforms.prompts import PromptSet
+from clip_transforms.review.agreement import labels_of
 from clip_transforms.review.queue import Queue
 from clip_transforms.review.report_format import number, word
 
@@ -133,11 +134,7 @@ def _item(
 
 
 def _shown(row: dict[str, Any], prompts: PromptSet) -> tuple[str, ...] | None:
-    if row["blind"]:
-        return None
-    if prompts.task == "multi":
-        return tuple(row["labels"] or ())
-    return () if row["label"] is None else (row["label"],)
+    return None if row["blind"] else labels_of(row, prompts.task)
 
 
 def _guesses(row: dict[str, Any], prompts: PromptSet, temperature: float | None) -> tuple[Guess, ...]:

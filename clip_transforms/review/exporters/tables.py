@@ -12,25 +12,13 @@ import pyarrow.parquet as pq
 
 from clip_transforms.elements import RequestError
 from clip_transforms.prompts import PromptSet
+from clip_transforms.review.answer_tables import ANSWER_COLUMNS, SEPARATOR
 from clip_transforms.review.exporters.documents import Document
 from clip_transforms.review.exporters.items import Item
 from clip_transforms.review.exporters.label_studio_config import check_ids
 
-#: The columns of a review CSV; those of the answer come empty.
-ANSWER_COLUMNS = (
-    "image_id",
-    "uri",
-    "prompt_set",
-    "shown",
-    "labels",
-    "reviewer",
-    "reviewed_at",
-    "lead_time",
-    "comment",
-)
 #: What else the reviewer sees; `review import` does not look at it.
 TOLD_COLUMNS = ("scores", "margin", "entropy", "why", "encoder", "queue")
-SEPARATOR = "|"
 _PREDICTED = ("label", "labels", "path", "score", "calibrated", "cosine", "margin", "entropy", "top_k")
 _DECIDED = ("decision", "decision_reason")
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from clip_transforms.evaluation.truth import TruthMap, spelled
 from clip_transforms.prompts import NONE, PromptSet
 from clip_transforms.prompts.errors import nearest
+from clip_transforms.review.answer_tables import SEPARATOR
 from clip_transforms.review.importers.answers import Answer, Reason, UnfitError
 
-#: Between the labels in one cell of a table.
-SEPARATOR = "|"
 #: How "none of these" may be written, beside the id itself. In a multi-label set `-` is the same.
 NONE_WORDS = ("none of these", "none of them")
 _NOTHING = "-"

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clip_transforms.prompts import Task
+from clip_transforms.review.agreement import labels_of
+from clip_transforms.review.queues import queue_names
 from clip_transforms.review.report_data import iter_batches
 from clip_transforms.storage import Store
 
-FOLDER = "queues"
 _COLUMNS = (
     "queue",
     "image_id",
@@ -66,16 +67,12 @@ def audit_ids(store: Store, set_name: str) -> set[str]:
 
 
 def _batches(store: Store, set_name: str) -> Iterator[pa.RecordBatch]:
-    names = sorted(entry.name for entry in store.list(f"{FOLDER}/") if entry.name.endswith(".parquet"))
-    for batch in iter_batches(store, names, _COLUMNS):
+    for batch in iter_batches(store, queue_names(store), _COLUMNS):
         yield batch.filter(pc.starts_with(batch["prompt_set"].cast(pa.string()), f"{set_name}@"))
 
 
 def _selection(row: dict[str, Any], task: Task) -> Selection:
-    if task == "multi":
-        shown = row["labels"]
-    else:
-        shown = None if row["label"] is None else [row["label"]]
+    shown = None if row["label"] is None and task == "single" else labels_of(row, task)
     return Selection(
         queue=row["queue"],
         prompt_set=row["prompt_set"],

@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator, Mapping
 
 from clip_transforms.elements import RequestError
+from clip_transforms.review.answer_tables import SEPARATOR
 from clip_transforms.review.importers.answers import (
     Answer,
     Reason,
@@ -21,7 +22,6 @@ from clip_transforms.review.importers.answers import (
     moment,
     seconds,
 )
-from clip_transforms.review.importers.labels import SEPARATOR
 
 _LARGEST_CELL = 1 << 24
 
