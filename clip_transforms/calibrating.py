@@ -81,8 +81,9 @@ def calibrate_set(run: LabelledRun, model: TextModel, claim: Claim) -> Calibrate
     names = (*prompts.classes, *prompts.groups)
     accept = choice.accept(names) if choice else {}
     accounts = _accounts(run, accept, audited.rows.score, learnt=_learnt(probe)) if choice else None
-    figures = _figures(claim, audited, choice, fitted, accounts)
-    temperature = fitted.temperature if fitted else 1.0
+    used = None if fitted is None or fitted.at_limit else fitted
+    figures = _figures(claim, audited, choice, used, accounts)
+    temperature = used.temperature if used else 1.0
     return Calibrated(
         calibration=Calibration(base=run.tag, temperature=temperature, accept=accept, figures=figures),
         fitted=fitted,
@@ -163,7 +164,13 @@ def _temperature(
     answers: Answers = answers_of(
         rows.ids, logits, truths[usable], shared=shared, best_only=single and not shared
     )
-    return fit_temperature(answers)
+    fitted = fit_temperature(answers)
+    if needed and fitted.at_limit:
+        raise Refusal(
+            f"no temperature fits the {count} reviewed images of an audit that {run.tag} has (the search ends at "
+            f"{fitted.temperature:g}): missing are answers that are not the model's; nothing was relabelled"
+        )
+    return fitted
 
 
 def _truth_matrix(audited: _Audited, prompts: PromptSet) -> tuple[Bool, Bool]:

@@ -46,10 +46,13 @@ def _temperature(found: Calibrated) -> str:
     fitted = found.fitted
     if fitted is None:
         return "1, for too few of the audit's images have an answer of the set"
+    if fitted.at_limit:
+        return (
+            f"1: no temperature fits the {fitted.rows:,} images (the search ends at {fitted.temperature:g})"
+        )
     before, after = fitted.before, fitted.after
-    limit = ", which is where the search ends: no temperature fits these scores" if fitted.at_limit else ""
     return (
-        f"{fitted.temperature:g}{limit}, on {fitted.rows:,} images; cross-validated: calibration error "
+        f"{fitted.temperature:g}, on {fitted.rows:,} images; cross-validated: calibration error "
         f"{before.error:.1%} to {after.error:.1%}, log-loss {before.nll:.3f} to {after.nll:.3f}"
     )
 

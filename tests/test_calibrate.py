@@ -255,6 +255,21 @@ def test_a_temperature_alone_accepts_nothing(run: Path) -> None:
     assert 'class="calibration"' in (run / "report.html").read_text()
 
 
+def test_a_temperature_that_runs_into_its_limit_is_not_used(run: Path, capsys: Told) -> None:
+    """Where every answer is the model's, the sharper the likelier: every probability would become 1."""
+    found = surest_first(run, base(run))
+    answer(run, [review(row, row["label"]) for row in found])
+    assert calibrate(run, "--temperature-only") == 1
+    assert "no temperature fits" in capsys.readouterr().err
+    assert calibrate(run) == 0
+    assert "temperature  1: no temperature fits" in capsys.readouterr().out
+    tag = newest(run)
+    assert read_calibration(Store(str(run)), tag).temperature == 1.0
+    assert all(
+        row["calibrated"] == pytest.approx(row["score"], abs=1e-6) for row in rows(run, f"labels/{tag}")
+    )
+
+
 def test_too_few_reviews_for_a_temperature(run: Path, capsys: Told) -> None:
     well_audited(run, count=49)
     assert calibrate(run, "--temperature-only") == 1
@@ -423,8 +438,10 @@ def test_a_set_of_a_sigmoid_model(tmp_path: Path) -> None:
     assert calibrate(run, "--target-precision", "0.9", "--quiet") == 0
     found = rows(run, f"labels/{newest(run)}")
     assert {row["decision"] for row in found} == {"auto_accept"}
-    fit = read_calibration(Store(str(run)), newest(run)).figures["temperature"]
-    assert sum(one[0] for one in fit["before"]["bins"]) == 80
+    # The best classes' probabilities are far below 0.5, and all are right: the likeliest temperature has no end.
+    kept = read_calibration(Store(str(run)), newest(run))
+    assert (kept.temperature, kept.figures["temperature"]) == (1.0, None)
+    assert all(row["calibrated"] == pytest.approx(row["score"], abs=1e-6) for row in found)
 
 
 @pytest.mark.slow
