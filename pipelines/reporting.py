@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clip_transforms.fetch import FetchOptions
 from clip_transforms.live import live_parts
-from clip_transforms.plan import read_extensions
 from clip_transforms.review import ReportInputs, write_report
-from clip_transforms.sources.lookup import ImageLookup
 from clip_transforms.storage import Store
-from clip_transforms.url_guard import schemes_of
-from pipelines.job import source_options, stored_identity
-from pipelines.options import identity_from
+from pipelines.rereading import image_lookup
 
 
 def write_run_report(store: Store, summary: Mapping[str, Any], *, allow_private_urls: bool = False) -> str:
@@ -24,18 +19,10 @@ def write_run_report(store: Store, summary: Mapping[str, Any], *, allow_private_
     """
     other = summary.get("from_run")
     source = Store(str(other), store.storage_options) if other else None
-    identity = identity_from({}, stored_identity(read_extensions(source or store)))
-    fetching = FetchOptions(
-        max_bytes=identity.max_bytes,
-        storage_options=store.storage_options,
-        allow_private_urls=allow_private_urls,
-        schemes=schemes_of(identity.input),
-    )
-    sources = source_options(identity, identity.input, store.storage_options)
     parts = [part.name for found in live_parts(store).values() for part in found]
     write_report(
         store,
         data=ReportInputs(run=summary, parts=parts, source=source),
-        load_image=ImageLookup(sources, fetching),
+        load_image=image_lookup(source or store, allow_private_urls=allow_private_urls),
     )
     return store.join("report.html")

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from clip_transforms.calibration import read_calibration
 from clip_transforms.elements import RequestError, StoreError
@@ -32,6 +32,7 @@ from clip_transforms.review.queues import FOLDER as QUEUES
 from clip_transforms.review.queues import QueueFacts, earlier_queues, queue_name, store_queue
 from clip_transforms.storage import Store
 from pipelines.launch import Exit, configure_logging, guarded
+from pipelines.rereading import image_lookup
 from pipelines.review_export_flags import build_export_parser, check_flags, queue_options
 from pipelines.storage_options import storage_options
 
@@ -70,7 +71,8 @@ def export(args: argparse.Namespace) -> int:
     if args.to == "csv":
         _keep_answers(output, documents)
     if args.images:
-        copy_images(items, Store(args.images, store.storage_options), image_lookup(run, args))
+        lookup = image_lookup(run.source, allow_private_urls=args.allow_private_urls)
+        copy_images(items, Store(args.images, store.storage_options), lookup)
     _write(output, documents[:1])  # says whether the folder can be written at all
     store_queue(store, queue.id, queue.rows, queue.facts)
     _write(output, documents[1:])
@@ -145,25 +147,6 @@ def _places(args: argparse.Namespace, run: LabelledRun, items: list[Item]) -> li
     return own_places(items)
 
 
-def image_lookup(run: LabelledRun, args: argparse.Namespace) -> Callable[[str], bytes | None]:
-    """The bytes of a run's images by uri, guarded as they were for the run."""
-    from clip_transforms.fetch import FetchOptions
-    from clip_transforms.plan import read_extensions
-    from clip_transforms.sources.lookup import ImageLookup
-    from clip_transforms.url_guard import schemes_of
-    from pipelines.job import source_options, stored_identity
-    from pipelines.options import identity_from
-
-    identity = identity_from({}, stored_identity(read_extensions(run.source)))
-    fetching = FetchOptions(
-        max_bytes=identity.max_bytes,
-        storage_options=run.store.storage_options,
-        allow_private_urls=args.allow_private_urls,
-        schemes=schemes_of(identity.input),
-    )
-    return ImageLookup(source_options(identity, identity.input, run.store.storage_options), fetching)
-
-
 def _predictions(args: argparse.Namespace, run: LabelledRun, output: Store, temperature: float | None) -> int:
     """New predictions for the tasks of a Label Studio project."""
     given = Store(args.tasks.rpartition("/")[0] or ".", run.store.storage_options)
@@ -212,9 +195,10 @@ def _tell(args: argparse.Namespace, queue: Queue, output: Store, documents: Sequ
             f"serve     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}, with a Local Files storage of {folder}"
         )
     _tell_files(output, documents)
+    manifests = [document.name for document in documents if document.name.endswith(".jsonl")]
     answers = {
         "label-studio": "EXPORT.json",
-        "cvat": f"ANNOTATIONS.xml {shlex.quote(output.join(documents[-1].name))}",
+        "cvat": " ".join(["ANNOTATIONS.xml", *(shlex.quote(output.join(name)) for name in manifests)]),
         "csv": shlex.quote(output.join(documents[0].name)),
     }
     if args.to in answers:

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 
 from clip_transforms.accounting import versions
 from clip_transforms.elements import RequestError
-from clip_transforms.fetch import FetchOptions
 from clip_transforms.fingerprint import labels_fingerprint
 from clip_transforms.labelled import LabelledRun, find_set
 from clip_transforms.pairs.shards import plan_units
@@ -26,11 +25,9 @@ from clip_transforms.review.final_images import ImageCopier, folder_names
 from clip_transforms.review.importers.selection import audit_ids
 from clip_transforms.storage import Store
 from clip_transforms.summary import printable
-from clip_transforms.url_guard import schemes_of
 from pipelines.flags import add_run
-from pipelines.job import source_options, stored_identity
 from pipelines.launch import Exit, configure_logging, guarded
-from pipelines.options import identity_from
+from pipelines.rereading import rereading
 from pipelines.storage_options import storage_options
 from schemas.final import FINAL
 
@@ -176,19 +173,13 @@ def _copier(
     args: argparse.Namespace, run: LabelledRun, units: set[str], output: Store, folders: dict[str, str]
 ) -> ImageCopier:
     """Reads the run's input again, guarded as it was for the run."""
-    identity = identity_from({}, stored_identity(read_extensions(run.source)))
-    options = run.source.storage_options
+    sources, fetching = rereading(run.source, allow_private_urls=hasattr(args, "allow_private_urls"))
     return ImageCopier(
         run.source,
         output,
         units=plan_units(run.source, units),
-        sources=source_options(identity, identity.input, options),
-        fetching=FetchOptions(
-            max_bytes=identity.max_bytes,
-            storage_options=options,
-            allow_private_urls=hasattr(args, "allow_private_urls"),
-            schemes=schemes_of(identity.input),
-        ),
+        sources=sources,
+        fetching=fetching,
         folders=folders,
     )
 

@@ -75,6 +75,17 @@ def labels(run: Path, name: str) -> dict[str, dict[str, Any]]:
     return {row["image_id"]: row for row in pq.read_table(folder).to_pylist()}
 
 
+def test_the_import_of_several_cvat_tasks_names_all_their_manifests(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(run, tmp_path / "cvat", "cvat", "--task-size", 2) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next ")]
+    made = sorted((tmp_path / "cvat").glob("*-manifest.jsonl"))
+    assert len(made) == 3 and [word for word in line.split() if word.endswith(".jsonl")] == list(
+        map(str, made)
+    )
+
+
 def test_every_tool_gets_the_same_queue(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
