@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from clip_transforms.fingerprint import canonical_hash
+from clip_transforms.labelsets import read_part
 from clip_transforms.storage import Store
 
 _VERSION = 1
@@ -65,5 +66,5 @@ def parse_calibration(data: bytes) -> Calibration:
 
 
 def read_calibration(store: Store, tag: str) -> Calibration:
-    """The calibration of a label set that has one; FileNotFoundError where it does not."""
-    return parse_calibration(store.read(calibration_name(tag)))
+    """The calibration of a label set that has one; RequestError where its object is gone or cannot be read."""
+    return read_part(store, tag, calibration_name(tag), parse_calibration)

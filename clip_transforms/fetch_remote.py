@@ -14,9 +14,8 @@ import concurrent.futures
 import re
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from clip_transforms.client_options import GET_CLIENT, HTTP
 from clip_transforms.elements import Reason
@@ -36,8 +35,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _CHARACTERS_OF_A_URL = re.compile(r"[!#-;=?-Z_a-z~\[\]]+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AsyncObject:
+class AsyncObject(NamedTuple):
     """An object of a store whose asyncio client is open in this process; read on the client's own loop."""
 
     store: Any
@@ -96,7 +94,7 @@ def async_object(
     if scheme == "memory":
         return None
     with _named_problems(url, storage_options):
-        if is_blocking(url):
+        if connect and is_blocking(url):  # such a store is never open already
             return None
         place = (open_filesystem if connect else opened_filesystem)(
             url,

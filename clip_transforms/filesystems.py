@@ -8,8 +8,7 @@ import queue
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from clip_transforms.client_options import GCS, HTTP, S3, client_options
 from clip_transforms.elements import RequestError
@@ -123,7 +122,7 @@ def borrow_filesystem(url: str, storage_options: Mapping[str, object]) -> Iterat
 
 def is_blocking(url: str) -> bool:
     """Whether the url's file system has no asyncio client. Connects to nothing; raises BadUrlError, RequestError."""
-    return is_chain(url) or not _class_of(url).async_impl
+    return is_chain(url) or not _class_of(protocol_of(url), url).async_impl
 
 
 def is_chain(url: str) -> bool:
@@ -144,9 +143,8 @@ def unfit_options(url: str, storage_options: Mapping[str, object], error: Except
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a url leads: the class and options of its file system, and the path in it."""
+class _Place(NamedTuple):
+    """Where a url leads: the class and options of its file system, and the path in it. Made once an image."""
 
     family: Any
     url: str
@@ -173,7 +171,7 @@ class _Place:
 
 def _find(url: str, storage_options: Mapping[str, object], *, hidden_retries: bool = True) -> _Place:
     protocol = protocol_of(url)
-    family = _class_of(url)
+    family = _class_of(protocol, url)
     options, spelt = _options(protocol, storage_options, hidden_retries=hidden_retries)
     if match := _PROTOCOL.match(url):
         url = match[1].lower() + url[match.end() :]
@@ -200,10 +198,9 @@ def _options(
     return _made[key]
 
 
-def _class_of(url: str) -> Any:
+def _class_of(protocol: str, url: str) -> Any:
     import fsspec  # takes 60 ms, and `beamclip --help` needs none of it
 
-    protocol = protocol_of(url)
     try:
         return fsspec.get_filesystem_class(protocol)
     except ValueError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from clip_transforms.elements import RequestError
 from clip_transforms.fingerprint import labels_hash8
@@ -12,6 +13,7 @@ from clip_transforms.prompts import Label, PromptSet
 from clip_transforms.storage import Store
 
 DEFAULT_TOP_K = 5
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,18 @@ def keep_label_set(store: Store, label_set: LabelSet) -> None:
 def read_label_set(store: Store, tag: str) -> LabelSet:
     """One label set of a run."""
     return parse_label_set(store.read(f"text/{tag}.json"))
+
+
+def read_part(store: Store, tag: str, name: str, parse: Callable[[bytes], T]) -> T:
+    """The object that a label set was made with, parsed; RequestError where it is gone or cannot be read."""
+    mend = "put it back, or name another label set of the run"
+    try:
+        return parse(store.read(name))
+    except FileNotFoundError:
+        problem = "is not there any more"
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"cannot be read ({type(error).__name__}: {error})"
+    raise RequestError(f"{store.join(name)} {problem}, and {tag} was made with it; {mend}")
 
 
 def label_set_tags(store: Store) -> list[str]:

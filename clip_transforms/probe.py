@@ -12,6 +12,7 @@ import numpy as np
 
 from clip_transforms.elements import ContractError
 from clip_transforms.fingerprint import canonical_hash
+from clip_transforms.labelsets import read_part
 from clip_transforms.probabilities import Float32, Float64
 from clip_transforms.prompts.types import Task
 from clip_transforms.storage import Store
@@ -128,8 +129,8 @@ def parse_probe(data: bytes) -> Probe:
 
 
 def read_probe(store: Store, tag: str) -> Probe:
-    """The probe of a label set that has one; FileNotFoundError where it does not."""
-    return parse_probe(store.read(probe_name(tag)))
+    """The probe of a label set that has one; RequestError where its object is gone or cannot be read."""
+    return read_part(store, tag, probe_name(tag), parse_probe)
 
 
 def _packed(values: Float32) -> str:

@@ -19,7 +19,7 @@ from clip_transforms.pairs.shards import plan_units
 from clip_transforms.plan import read_extensions
 from clip_transforms.review.deciding import DECIDERS, UNDECIDED, Decisions
 from clip_transforms.review.final_card import card
-from clip_transforms.review.final_facts import Written, as_json, facts, images_since
+from clip_transforms.review.final_facts import Written, as_json, facts, images_since, refinements
 from clip_transforms.review.final_files import Sink, create, csv_files, parquet_files
 from clip_transforms.review.final_images import ImageCopier, folder_names
 from clip_transforms.review.importers.selection import audit_ids
@@ -99,6 +99,7 @@ def write_final(args: argparse.Namespace) -> int:
         )
     if next(output.list(), None) is not None:
         raise RequestError(f"--output {output.root} is not empty; give a new folder, or empty that one")
+    more = {**_run_facts(run), **refinements(run)}
     output.probe()
     decisions = Decisions(run, everything=hasattr(args, "all"))
     written = _write(args, run, decisions, output, ways)
@@ -108,7 +109,7 @@ def write_final(args: argparse.Namespace) -> int:
         written,
         reviewed=len(decisions.verdicts),
         audit_drawn=len(audit_ids(store, run.label_set.prompt_set.name)),
-        run_facts=_run_facts(run),
+        more=more,
     )
     create(output, "DATASET_CARD.md", card(content))
     create(output, "dataset.json", as_json(content))

@@ -49,11 +49,12 @@ def asking(budget: Budget, amount: int, owner: int, granted: list[int]) -> threa
 
 def test_the_budget_serves_the_oldest_unit_first_and_nobody_overtakes() -> None:
     budget = Budget(max_bytes=100, max_count=10)
-    assert budget.try_acquire(90)
+    assert budget.try_acquire(90, owner=0)
     granted: list[int] = []
     threads = [asking(budget, 80, 2, granted)]
     threads.append(asking(budget, 60, 1, granted))
-    assert not budget.try_acquire(1)  # it would fit, and overtake
+    assert not budget.try_acquire(1, owner=3)  # it would fit, and overtake
+    assert not budget.try_acquire(1, owner=1)
     budget.release(90, count=1)
     threads[1].join(WAIT_S)
     assert granted == [1]
@@ -66,26 +67,44 @@ def test_the_budget_serves_the_oldest_unit_first_and_nobody_overtakes() -> None:
 
 def test_the_budget_counts_images_too() -> None:
     budget = Budget(max_bytes=100, max_count=2)
-    assert [budget.try_acquire(1) for _ in range(3)] == [True, True, False]
+    assert [budget.try_acquire(1, owner=0) for _ in range(3)] == [True, True, False]
     budget.release(1, count=1)
-    assert budget.try_acquire(1)
+    assert budget.try_acquire(1, owner=0)
+
+
+def test_who_waits_for_a_place_is_woken_once_and_takes_what_came_free() -> None:
+    budget = Budget(max_bytes=1000, max_count=48)
+    assert all(budget.try_acquire(1, owner=0) for _ in range(48))
+    granted: list[int] = []
+    thread = asking(budget, 1, 1, granted)
+    later = asking(budget, 1, 2, granted)
+    budget.release(2, count=2)
+    assert granted == []  # two of 48 are no reason to wake anybody
+    budget.release(1, count=1)
+    thread.join(WAIT_S)
+    assert granted == [1]
+    assert not budget.try_acquire(1, owner=3)
+    assert [budget.try_acquire(1, owner=1) for _ in range(3)] == [True, True, False]
+    budget.release(48, count=48)
+    later.join(WAIT_S)
+    assert granted == [1, 2]
 
 
 def test_what_is_larger_than_the_budget_goes_alone() -> None:
     budget = Budget(max_bytes=100, max_count=10)
-    assert budget.try_acquire(1)
+    assert budget.try_acquire(1, owner=0)
     granted: list[int] = []
     thread = asking(budget, 1000, 1, granted)
     assert granted == []
     budget.release(1, count=1)
     thread.join(WAIT_S)
     assert granted == [1]
-    assert not budget.try_acquire(1)
+    assert not budget.try_acquire(1, owner=0)
 
 
 def test_a_budget_that_is_abandoned_or_closed_sends_waiters_away() -> None:
     budget = Budget(max_bytes=100, max_count=10)
-    assert budget.try_acquire(50)
+    assert budget.try_acquire(50, owner=0)
     granted: list[int] = []
     large = asking(budget, 90, 1, granted)
     small = asking(budget, 40, 2, granted)
@@ -102,7 +121,7 @@ def test_a_budget_that_is_abandoned_or_closed_sends_waiters_away() -> None:
 
 def test_a_budget_put_right_lets_others_in() -> None:
     budget = Budget(max_bytes=100, max_count=10)
-    assert budget.try_acquire(80)
+    assert budget.try_acquire(80, owner=0)
     granted: list[int] = []
     thread = asking(budget, 50, 1, granted)
     budget.adjust(-40)
@@ -153,8 +172,8 @@ def test_a_part_full_batch_waits_for_images_under_way() -> None:
     assert taken == [["a"]]
 
 
-def test_an_eager_batcher_gives_a_quarter_to_an_idle_encoder() -> None:
-    batches = batcher(8, eager=True)
+def test_an_eager_batcher_gives_a_half_to_an_idle_encoder() -> None:
+    batches = batcher(4, eager=True)
     batches.source(+1)
     batches.expect()
     add(batches, *"ab")
@@ -218,5 +237,6 @@ def test_spreads_add_up() -> None:
     for value in (3.0, 1.0, 8.0):
         spread = spread.plus(value)
     assert spread == Spread(count=3, sum=12.0, min=1.0, max=8.0)
+    assert Spread().plus(3.0, 1.0).plus().plus(8.0) == spread
     assert spread.mean == 4.0
     assert Spread().mean == 0.0

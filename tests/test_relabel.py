@@ -227,12 +227,32 @@ def test_images_that_a_probe_is_sure_of_because_it_learnt_them_do_not_make_an_au
     assert beamclip("calibrate", run, "--set", refined.tag, *CALIBRATE) == 0
 
 
-def test_what_is_not_there_any_more_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("mar", "problem"),
+    [
+        (Path.unlink, "is not there any more"),
+        (lambda path: path.write_text("{"), "cannot be read (JSONDecodeError"),
+        (lambda path: path.write_text('{"version": 1}'), "cannot be read (TypeError"),
+    ],
+    ids=("deleted", "cut", "empty"),
+)
+def test_what_a_set_was_made_with_and_is_gone_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mar: Callable[[Path], object], problem: str
+) -> None:
     assert beamclip("calibrate", run, *CALIBRATE) == 0
     tag = find_set(Store(str(run)), None)
-    (run / calibration_name(tag)).unlink()
-    assert beamclip("calibrate", run, *CALIBRATE) == 2
-    assert f"what the set {tag} was made with is not there any more" in capsys.readouterr().err
+    mar(run / calibration_name(tag))
+    for command in (
+        ("calibrate", run, *CALIBRATE),
+        ("review", "export", run, "--to", "csv", "--output", tmp_path / "queue"),
+        ("review", "final", run, "--write", "csv", "--output", tmp_path / "final"),
+    ):
+        capsys.readouterr()
+        assert beamclip(*command) == 2
+        told = capsys.readouterr().err
+        assert f"{run / calibration_name(tag)} {problem}" in told
+        assert f"and {tag} was made with it" in told
+    assert not (tmp_path / "final").exists()
 
 
 @pytest.mark.parametrize(

@@ -38,16 +38,17 @@ class Batcher(Generic[T]):
 
     A batch goes out when it is full, or when nothing can be added to it: no image is being fetched or
     decoded, and every source has ended or waits for room. While a source may deliver (a tar on a slow
-    network), a part-full batch waits LINGER_S and then goes. An eager batcher gives a batch that is a
-    quarter full to an encoder that is idle: right for an accelerator, which loses nothing by it; an encoder
-    on the CPU would take from decoding what full batches save.
+    network), a part-full batch waits LINGER_S and then goes. An eager batcher gives a batch that is half full
+    to an encoder that is idle: right for an accelerator, which loses nothing by it; an encoder on the CPU
+    would take from decoding what full batches save.
     """
 
     def __init__(self, *, height: int, width: int, size: int, eager: bool = False) -> None:
         self.size = size  # of the next batches; the encode side lowers it when memory runs out
         self._shape = (height, width, 3)
         self._eager = eager
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._open: Batch[T] | None = None
         self._full: deque[Batch[T]] = deque()
         self._pending = 0
@@ -56,24 +57,24 @@ class Batcher(Generic[T]):
 
     def source(self, change: int) -> None:
         """A source begins or resumes (+1), ends or waits for room (-1)."""
-        with self._changed:
+        with self._lock:
             self._sources += change
             if self._sources == 0 and self._pending == 0:
                 self._changed.notify()
 
     def expect(self) -> None:
         """An image is on its way."""
-        with self._changed:
+        with self._lock:
             self._pending += 1
 
     def forget(self) -> None:
         """An expected image failed."""
-        with self._changed:
+        with self._lock:
             self._arrived()
 
     def add(self, item: T, pixels: UInt8) -> None:
         """An expected image [height, width, 3] is here; it is copied outside the lock, without the GIL."""
-        with self._changed:
+        with self._lock:
             batch = self._open
             if batch is None:
                 batch = self._open = Batch((self.size, *self._shape))
@@ -82,7 +83,7 @@ class Batcher(Generic[T]):
             if len(batch.items) == len(batch.array):
                 self._open = None
         batch.array[place] = pixels
-        with self._changed:
+        with self._lock:
             batch.written += 1
             batch.last = time.monotonic()
             if batch.written == len(batch.array):
@@ -94,7 +95,7 @@ class Batcher(Generic[T]):
 
     def take(self) -> Batch[T] | None:
         """The next batch, waiting for it; None once closed."""
-        with self._changed:
+        with self._lock:
             while not self._closed:
                 if self._full:
                     return self._full.popleft()
@@ -108,7 +109,7 @@ class Batcher(Generic[T]):
 
     def close(self) -> None:
         """`take` returns None from now on."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
 
@@ -133,5 +134,5 @@ class Batcher(Generic[T]):
             self._eager
             and batch is not None
             and batch.written == len(batch.items)
-            and 4 * batch.written >= len(batch.array)
+            and 2 * batch.written >= len(batch.array)
         )

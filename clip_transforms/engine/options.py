@@ -19,7 +19,7 @@ class EngineOptions:
     """How much the engine does at once. Picklable; results depend on `fetch` and `decode` alone.
 
     batch_size: images a call of the encoder; None: 32 on the CPU, 256 on another device. Lowered by itself
-        when the device runs out of memory. A device that is idle gets a batch that is a quarter full.
+        when the device runs out of memory. A device that is idle gets a batch that is half full.
     fetch_threads, decode_threads: in all, spread over the processes if there are any. decode_threads None:
         one for each CPU this process may use.
     fetch_processes: processes that fetch and decode in place of this one's threads; 0: none. For machines

@@ -80,7 +80,7 @@ class Admission:
             self._failed(unit, item)
             return True
         task = self._task(unit, item)
-        if not self._budget.try_acquire(task.reserved):
+        if not self._budget.try_acquire(task.reserved, owner=unit.number):
             self._batches.source(-1)
             granted = self._budget.acquire(task.reserved, owner=unit.number)
             self._batches.source(+1)

@@ -51,17 +51,16 @@ class Spread:
     def mean(self) -> float:
         return self.sum / self.count if self.count else 0.0
 
-    def plus(self, value: float, times: int = 1) -> Spread:
-        """With `times` more values.
+    def plus(self, *values: float) -> Spread:
+        """With these values too.
 
-        >>> Spread().plus(3).plus(1, 2)
+        >>> Spread().plus(3, 1, 1)
         Spread(count=3, sum=5, min=1, max=3)
         """
-        if not self.count:
-            return Spread(times, value * times, value, value)
-        return Spread(
-            self.count + times, self.sum + value * times, min(self.min, value), max(self.max, value)
-        )
+        if not values:
+            return self
+        known = [self.min, self.max, *values] if self.count else values
+        return Spread(self.count + len(values), self.sum + sum(values), min(known), max(known))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,18 +122,13 @@ class Unit:
         self._sink = sink
         self._room = threading.Semaphore(window)
         self._outcomes: SimpleQueue[_Rows | Failure | _End | None] = SimpleQueue()
-        self._dead = threading.Event()
+        self.dead = False  # failed or cancelled: its images are to be dropped
         self._once = threading.Lock()
         self._resolved = False
         self._started = time.monotonic()
         self._failed = 0
         self._bytes = self._fetch = self._decode = self._encode = Spread()
         self.future.add_done_callback(self._stop)
-
-    @property
-    def dead(self) -> bool:
-        """Failed or cancelled: its images are to be dropped."""
-        return self._dead.is_set()
 
     def try_enter(self) -> bool:
         """Room for one more item, without waiting."""
@@ -190,14 +184,10 @@ class Unit:
             return 1
         self._sink.embedded(outcome.batch)
         count = len(outcome.decode_s)
-        for info, fetch_s, decode_s in zip(
-            outcome.batch.infos, outcome.fetch_s, outcome.decode_s, strict=True
-        ):
-            self._bytes = self._bytes.plus(info.bytes)
-            self._decode = self._decode.plus(decode_s * 1000)
-            if fetch_s is not None:
-                self._fetch = self._fetch.plus(fetch_s * 1000)
-        self._encode = self._encode.plus(outcome.encode_s * 1000, count)
+        self._bytes = self._bytes.plus(*[info.bytes for info in outcome.batch.infos])
+        self._fetch = self._fetch.plus(*[1000 * each for each in outcome.fetch_s if each is not None])
+        self._decode = self._decode.plus(*[1000 * each for each in outcome.decode_s])
+        self._encode = self._encode.plus(*[1000 * outcome.encode_s] * count)
         return count
 
     def _stats(self) -> EngineStats:
@@ -223,6 +213,6 @@ class Unit:
 
     def _stop(self, _future: object) -> None:
         """Wake whoever waits in this unit; what of it is still under way is dropped from now on."""
-        self._dead.set()
+        self.dead = True
         self._room.release()
         self._outcomes.put(None)

@@ -10,7 +10,6 @@ from typing import Any
 from clip_transforms.calibration import read_calibration
 from clip_transforms.evaluation.metrics import wilson
 from clip_transforms.labelled import LabelledRun
-from clip_transforms.labelsets import LabelSet
 from clip_transforms.probe import read_probe
 from clip_transforms.prompts import PromptSet
 from clip_transforms.review.deciding import DECIDERS, UNDECIDED, Audited, Decided
@@ -33,9 +32,9 @@ def facts(
     *,
     reviewed: int,
     audit_drawn: int,
-    run_facts: Mapping[str, Any],
+    more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of dataset.json. reviewed: images with reviews, found or not. run_facts: shown as they are."""
+    """The content of dataset.json. reviewed: images with reviews, found or not. more: shown as it is."""
     prompts = run.label_set.prompt_set
     return {
         "name": prompts.name,
@@ -43,7 +42,7 @@ def facts(
         "prompt_set_hash": prompts.hash,
         "task": prompts.task,
         "run": run.store.root,
-        **run_facts,
+        **more,
         "images": counts.images,
         "decided": counts.images - counts.by[UNDECIDED],
         "decided_by": {name: counts.by[name] for name in DECIDERS if counts.by[name]},
@@ -63,7 +62,6 @@ def facts(
             "all": _agreement(counts.audit),
             "auto_accepted": _agreement(counts.audit_accepted),
         },
-        **_refinements(run, run.label_set),
         "files": list(written.files),
         "images_copied": written.copied,
         "images_not_copied": written.not_copied,
@@ -119,10 +117,10 @@ def _agreement(found: Audited) -> dict[str, Any]:
     }
 
 
-def _refinements(run: LabelledRun, label_set: LabelSet) -> dict[str, Any]:
-    """The calibration and the probe that the labels were made with."""
-    calibration = read_calibration(run.store, run.tag) if label_set.calibration else None
-    probe = read_probe(run.store, run.tag) if label_set.probe else None
+def refinements(run: LabelledRun) -> dict[str, Any]:
+    """The calibration and the probe that the labels were made with; RequestError where one is not there any more."""
+    calibration = read_calibration(run.store, run.tag) if run.label_set.calibration else None
+    probe = read_probe(run.store, run.tag) if run.label_set.probe else None
     return {
         "calibration": None
         if calibration is None
