@@ -42,6 +42,7 @@ from clip_transforms.engine import EncodedBatch, Engine, EngineOptions, EngineSt
 from clip_transforms.engine.fetchers import Fetchers
 from clip_transforms.fetch import FetchOptions, connect
 from clip_transforms.images import decode_to_pixels
+from clip_transforms.memory import limit_malloc
 from clip_transforms.units import enough_in_flight
 
 LATENCY_S = 0.05
@@ -297,6 +298,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.quick:
         args.repeats, args.images = 1, 256
+    limit_malloc()  # as every job does
     fsspec.register_implementation("latency", LatencyFileSystem, clobber=True)
     PICTURES[:] = pictures(32)
     fetching = FetchOptions(schemes=("latency",))

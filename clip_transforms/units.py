@@ -137,7 +137,10 @@ class Worker:
             if not self._config.embeddings_run:
                 yield UnitReport(unit=pending.unit.name, task="embed", done_before=True)
         else:
-            yield self._commit_images(pending, pending.done.result())
+            stats = pending.done.result()
+            release_memory()  # of what decoding left, before the parts are built
+            yield self._commit_images(pending, stats)
+            release_memory()
         for view in self._config.views():
             yield self._commit_view(pending, view)
         release_memory()
