@@ -1,6 +1,6 @@
 """How well fetch, decode and encode overlap: the engine end to end against each stage alone, in one process.
 
-    python -m benchmarks.pipeline [--quick] [--only cpu|accelerator] [--repeats N] [--images N] [--threads N]
+    python -m benchmarks.pipeline [--only cpu|accelerator|4:1|1:1|1:4] [--quick] [--repeats N] [--images N]
 
 (a) CPU encoder: ViT-B/32 with random weights. Decoding and encoding share the cores, so the best possible is
     1 / (1/encode + 1/decode). Wanted: at least 0.95 of it.
@@ -48,6 +48,7 @@ from clip_transforms.units import enough_in_flight
 LATENCY_S = 0.05
 CPU_WANTED = 0.95
 ACCELERATOR_WANTED = 0.9
+FACTORS = {"4:1": 4.0, "1:1": 1.0, "1:4": 0.25}  # encode:decode
 PICTURES: list[bytes] = []
 
 
@@ -262,7 +263,9 @@ def accelerator_rows(args: argparse.Namespace, options: EngineOptions) -> Iterat
     preprocess = Preprocess(height=224, width=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     probe = WaitingEncoder(0.0, preprocess)
     stages_alone(probe, options, count=64, encode_count=64)
-    for factor, unit_size in itertools.product((4.0, 1.0, 0.25), (64, 1024)):
+    names = {factor: name for name, factor in FACTORS.items()}
+    factors = [FACTORS[args.only]] if args.only in FACTORS else list(FACTORS.values())
+    for factor, unit_size in itertools.product(factors, (64, 1024)):
         stages, rates = [], []
         for _ in range(args.repeats):
             alone = stages_alone(probe, options, count=args.images // 4, encode_count=32)
@@ -273,7 +276,7 @@ def accelerator_rows(args: argparse.Namespace, options: EngineOptions) -> Iterat
             both = {name: 2 / (1 / alone[name] + 1 / again[name]) for name in ("fetch", "decode")}
             stages.append({**both, "encode": again["encode"]})
         yield Row(
-            name=f"encode:decode {_colon(factor)}, units of {unit_size}",
+            name=f"encode:decode {names[factor]}, units of {unit_size}",
             wanted=ACCELERATOR_WANTED,
             stages=stages,
             engine=rates,
@@ -281,14 +284,14 @@ def accelerator_rows(args: argparse.Namespace, options: EngineOptions) -> Iterat
         )
 
 
-def _colon(factor: float) -> str:
-    return f"{factor:.0f}:1" if factor >= 1 else f"1:{1 / factor:.0f}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; 1 if a ratio is below what is wanted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0], allow_abbrev=False)
-    parser.add_argument("--only", choices=("cpu", "accelerator"), help="one part instead of both")
+    parser.add_argument(
+        "--only",
+        choices=("cpu", "accelerator", *FACTORS),
+        help="one part, or one encode:decode, instead of all",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each line (default 3)")
     parser.add_argument(
         "--images", type=int, default=2048, help="images of an accelerator run (default 2048)"
@@ -311,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{'images/s':<28} {'fetch':>7}  {'decode':>7}  {'encode':>7}  {'engine':>7}   ratio")
     low = False
     rows: list[Iterator[Row]] = []
-    if args.only != "accelerator":
+    if args.only in (None, "cpu"):
         rows.append(iter([cpu_row(args, options)]))
     if args.only != "cpu":
         rows.append(accelerator_rows(args, options))
