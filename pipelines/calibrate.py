@@ -136,14 +136,15 @@ def read_claim(args: argparse.Namespace) -> Claim:
 
 def base_of(store: Store, tag: str) -> str:
     """The set that a calibrated one was made from: its scores were stored before the audit. Any other: itself."""
+    base = tag
     try:
-        while read_label_set(store, tag).calibration:
-            tag = read_calibration(store, tag).base
+        while read_label_set(store, base).calibration:
+            base = read_calibration(store, base).base
     except FileNotFoundError as error:
         raise RequestError(
             f"{store.root}: what the set {tag} was made with is not there any more ({error})"
         ) from error
-    return tag
+    return base
 
 
 def _check_task(label_set: LabelSet, claim: Claim) -> None:

@@ -7,8 +7,8 @@
 | `spark`        | a Spark cluster on loopback, one for all its tests    |
 | `label_studio` | a Label Studio server on loopback, likewise           |
 
-`BEAMCLIP_REQUIRE=chromium,dataflow,datumaro,gcs,label-studio,prism,s3,spark` (CI sets it): tests with these markers
-must run, and any skipped test fails.
+`BEAMCLIP_REQUIRE=chromium,dataflow,datumaro,gcs,img2dataset,label-studio,prism,s3,spark` (CI sets it): tests with these
+markers must run, and any skipped test fails.
 """
 
 from __future__ import annotations

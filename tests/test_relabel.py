@@ -255,6 +255,18 @@ def test_what_a_set_was_made_with_and_is_gone_is_named(
     assert not (tmp_path / "final").exists()
 
 
+def test_a_set_whose_own_base_is_gone_is_not_calibrated_again(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (base,) = tags(run)
+    assert beamclip("calibrate", run, *CALIBRATE) == 0
+    tag = find_set(Store(str(run)), None)
+    (run / "text" / f"{base}.json").unlink()
+    assert beamclip("calibrate", run, *CALIBRATE) == 2
+    assert f"the set {tag} was made with is not there any more" in capsys.readouterr().err
+    assert find_set(Store(str(run)), None) == tag
+
+
 @pytest.mark.parametrize(
     ("command", "words"), [("refine", "refine {} --set pets"), ("calibrate", "calibrate {} --set pets ...")]
 )

@@ -25,8 +25,8 @@ class Budget:
     block the engine. Who waits is served by owner (the lowest number, which is the oldest unit), then in
     order of asking, and nobody overtakes an older unit: a large image is not starved by small ones behind it.
 
-    Waking a thread costs more than anything else that is done for an image here. So who waits is woken once a
-    sixteenth of the places are free, and then takes what it can without waiting again.
+    Waking a thread for every image would be a good part of what an image costs beside its decoding. So who waits
+    is woken once a sixteenth of the places are free, and then takes what it can without waiting again.
     """
 
     def __init__(self, *, max_bytes: int, max_count: int) -> None:
