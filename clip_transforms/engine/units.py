@@ -54,8 +54,8 @@ class Spread:
     def plus(self, *values: float) -> Spread:
         """With these values too.
 
-        >>> Spread().plus(3, 1, 1)
-        Spread(count=3, sum=5, min=1, max=3)
+        >>> Spread().plus(3.0, 1.0, 1.0)
+        Spread(count=3, sum=5.0, min=1.0, max=3.0)
         """
         if not values:
             return self
