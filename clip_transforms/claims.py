@@ -57,6 +57,7 @@ def refuse_failed(choice: Choice, slots: AuditSlots, *, audited: int, target: fl
     told = ""
     if slots.unreviewed:
         told = f"; {slots.unreviewed} audit images are not reviewed and count as wrong"
+        told += f" ({slots.earlier} of them changed after their reviews)" if slots.earlier else ""
     if slots.disputed:
         told += f"; {slots.disputed} are disputed among their reviewers and count as wrong"
     return Refusal(

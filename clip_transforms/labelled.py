@@ -30,8 +30,7 @@ class LabelledRun:
         self.store = store
         self.tag = tag
         self.label_set: LabelSet = read_label_set(store, tag)
-        other = embeddings_run(store)
-        self.source = store if other is None else Store(other, store.storage_options)
+        self.source = embeddings_store(store)
         self._found: list[Block] | None = None
 
     @property
@@ -75,6 +74,12 @@ def embeddings_run(store: Store) -> str | None:
         raise RequestError(f"{store.root} holds no run of beamclip (no plan/*/plan.json)")
     config: Mapping[str, Any] = extensions[0].config
     return config.get("from_run")
+
+
+def embeddings_store(store: Store) -> Store:
+    """The run whose embeddings this one labels, which may be itself. RequestError: no run."""
+    other = embeddings_run(store)
+    return store if other is None else Store(other, store.storage_options)
 
 
 def find_set(store: Store, given: str | None) -> str:

@@ -110,6 +110,8 @@ def _notes(slots: AuditSlots) -> Iterator[str]:
             f"{slots.skipped:,} audit images are not reviewed and were left out: the promise holds only if they are "
             "a random part of the audit, not those that are hard"
         )
+    if slots.earlier:
+        yield f"{slots.earlier:,} audit images changed after their reviews; `beamclip review export` asks again"
     if slots.outdated:
         yield f"{slots.outdated:,} audit images were left out: the run had fewer images when they were drawn"
     if slots.trained_on:

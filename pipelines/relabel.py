@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from clip_transforms.accounting import summarise
 from clip_transforms.config import RunConfig
 from clip_transforms.evaluation.judges import TextModel
-from clip_transforms.labelled import embeddings_run
+from clip_transforms.labelled import embeddings_store
 from clip_transforms.labelsets import LabelSet, keep_label_set, label_set_tags, read_label_set
 from clip_transforms.storage import Store
 from pipelines.closing import run_and_close
@@ -29,8 +29,7 @@ def stored_job(args: argparse.Namespace, store: Store) -> Job:
     store: of the run, or of one that holds labels of another run's embeddings. Raises RequestError where it
     holds no run, or the embeddings are not complete.
     """
-    other = embeddings_run(store)
-    source = store if other is None else Store(other, store.storage_options)
+    source = embeddings_store(store)
     extensions = check_source(source)
     check_complete(source)
     identity = identity_from({}, stored_identity(extensions))

@@ -23,6 +23,7 @@ from clip_transforms.review.final_facts import Written, as_json, facts, images_s
 from clip_transforms.review.final_files import Sink, create, csv_files, parquet_files
 from clip_transforms.review.final_images import ImageCopier, folder_names
 from clip_transforms.review.importers.selection import audit_ids
+from clip_transforms.review.reviews import earlier_images
 from clip_transforms.storage import Store
 from clip_transforms.summary import printable
 from pipelines.flags import add_run
@@ -108,6 +109,7 @@ def write_final(args: argparse.Namespace) -> int:
         decisions.counts,
         written,
         reviewed=len(decisions.verdicts),
+        earlier=len(earlier_images(store, run.label_set.prompt_set.name)),
         audit_drawn=len(audit_ids(store, run.label_set.prompt_set.name)),
         more=more,
     )

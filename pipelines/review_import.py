@@ -181,6 +181,14 @@ def _so_far(store: Store, set_name: str) -> list[str]:
             for verdict in found.conflicts[:_EXAMPLES]
         )
         lines.append(_line("conflicts", len(found.conflicts), f"images, reviewers differ: {examples}"))
+    if found.earlier:
+        lines.append(
+            _line(
+                "earlier pictures",
+                found.earlier,
+                "images changed since: their reviews do not count, export asks again",
+            )
+        )
     if found.audit_drawn:
         lines.append(_line("audit", found.audit_done, f"of {found.audit_drawn:,} drawn images are reviewed"))
     return lines

@@ -14,6 +14,7 @@ QUEUE = pa.schema(
         pa.field("position", pa.int64(), nullable=False),  # from 0: audit slots are spread among the others
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
+        pa.field("sha256", pa.string()),  # of the picture
         *(
             LABELS.field(name)
             for name in (

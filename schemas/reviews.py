@@ -14,6 +14,7 @@ REVIEWS = pa.schema(
         ),  # the same for the same answer, however often imported
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string()),
+        pa.field("sha256", pa.string()),  # of the picture that the answer is to; null: not known
         pa.field("set_name", _DICT, nullable=False),  # `<set>`
         pa.field(
             "prompt_set", _DICT

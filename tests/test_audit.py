@@ -16,7 +16,9 @@ from tests.calibrate_kit import NOON, Row, answer, queue, review
 from tests.review_kit import add_random, add_reviews, random_run
 from tests.runs import beamclip
 
-EMPTY = AuditSlots(slots=(), disputed=0, unreviewed=0, skipped=0, outdated=0, trained_on=0, loose=0)
+EMPTY = AuditSlots(
+    slots=(), disputed=0, unreviewed=0, skipped=0, outdated=0, trained_on=0, loose=0, earlier=0
+)
 
 
 def row(name: str) -> Row:

@@ -119,6 +119,7 @@ def test_the_facts_add_up_and_the_audit_estimates_the_error(
     assert found["reviews"] == {
         "images": 4,
         "not_in_run": 0,
+        "of_earlier_pictures": 0,
         "outvoted": 1,
         "undecided_conflicts": 1,
         "labels_not_in_set": {},

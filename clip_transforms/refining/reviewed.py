@@ -66,15 +66,16 @@ class Reviewed:
         )
 
 
-def read_reviewed(run: LabelledRun, verdicts: Sequence[Verdict]) -> Reviewed:
+def read_reviewed(run: LabelledRun, verdicts: Sequence[Verdict], *, earlier: int = 0) -> Reviewed:
     """The images of these verdicts, found in one pass over the run.
 
-    Left out are images whose reviewers do not agree, those that the run does not have, and answers that no
-    class can learn from: a group of a hierarchy, `__none__` where the set has no such class, labels that the
-    set does not have. Of images that share an id the one that was reviewed counts. Memory: the reviewed rows.
+    earlier: images that have no verdict, as they changed after their reviews. Left out besides are images whose
+    reviewers do not agree, those that the run does not have, and answers that no class can learn from: a group of a
+    hierarchy, `__none__` where the set has no such class, labels that the set does not have. Of images that share an
+    id the one that was reviewed counts. Memory: the reviewed rows.
     """
     prompts = run.label_set.prompt_set
-    left_out: Counter[str] = Counter()
+    left_out: Counter[str] = Counter({"the image changed since": earlier} if earlier else {})
     answers: dict[str, tuple[Verdict, tuple[int, ...]]] = {}
     for verdict in verdicts:
         places = _places(verdict, prompts, left_out)

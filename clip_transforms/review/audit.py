@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from clip_transforms.review.queues import queue_names, read_queue
 from clip_transforms.review.report_data import sample_keys
-from clip_transforms.review.reviews import verdicts
+from clip_transforms.review.reviews import earlier_images, verdicts
 from clip_transforms.storage import Store
 
 _GROWTH = 0.01  # of the images, since an audit was drawn, that is let pass
@@ -39,7 +39,8 @@ class AuditSlots:
     """All images of the audits of a set that count, by image id, and how many do not, or not fully.
 
     disputed, unreviewed: counted as wrong. skipped: not reviewed and left out as asked. outdated: of audits
-    of fewer images than the run has now. trained_on: what the set's probe has learnt from. loose: of no queue
+    of fewer images than the run has now. earlier: of the unreviewed or skipped, those that were reviewed before the
+    image changed. trained_on: what the set's probe has learnt from. loose: of no queue
     that the run keeps, so nobody knows how many of them are missing.
     """
 
@@ -50,6 +51,7 @@ class AuditSlots:
     outdated: int
     trained_on: int
     loose: int
+    earlier: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,7 @@ def audit_slots(
         outdated=len(known - current),
         trained_on=len(current) - len(held),
         loose=len(loose),
+        earlier=len(missing & earlier_images(store, set_name)),
     )
 
 

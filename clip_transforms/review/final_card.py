@@ -55,6 +55,13 @@ def card(content: Mapping[str, Any]) -> bytes:
             if reviews["not_in_run"]
             else []
         ),
+        *(
+            [
+                f"- Reviewed before the image changed, so not counted: {reviews['of_earlier_pictures']:,} images."
+            ]
+            if reviews["of_earlier_pictures"]
+            else []
+        ),
         *(_outside(reviews["labels_not_in_set"])),
         "",
         "## What it was made with",

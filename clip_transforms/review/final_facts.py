@@ -31,10 +31,13 @@ def facts(
     written: Written,
     *,
     reviewed: int,
+    earlier: int,
     audit_drawn: int,
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of dataset.json. reviewed: images with reviews, found or not. more: shown as it is."""
+    """The content of dataset.json. reviewed: images with reviews, found or not. earlier: images whose reviews are
+    of an earlier picture. more: shown as it is.
+    """
     prompts = run.label_set.prompt_set
     return {
         "name": prompts.name,
@@ -51,6 +54,7 @@ def facts(
         "reviews": {
             "images": reviewed,
             "not_in_run": reviewed - len(counts.reviewed),
+            "of_earlier_pictures": earlier,
             "outvoted": counts.majorities,
             "undecided_conflicts": counts.undecided_conflicts,
             "labels_not_in_set": dict(counts.outside),

@@ -14,7 +14,7 @@ import pyarrow as pa
 from clip_transforms.labelsets import label_set_tags, read_label_set
 from clip_transforms.review.answer_tables import ANSWER_COLUMNS
 from clip_transforms.review.importers.collect import review_id
-from clip_transforms.review.reviews import read_reviews, when
+from clip_transforms.review.reviews import first_pictures, read_reviews, when
 from clip_transforms.storage import Store
 from clip_transforms.taxonomy import LabelMap
 from schemas.reviews import REVIEWS
@@ -55,6 +55,7 @@ def migrate_reviews(store: Store, label_map: LabelMap, *, new_tag: str, now: dat
     was chosen stays; what was shown is of the old set, so it is left out. Memory: the reviews.
     """
     answered = _answered(store, label_map)
+    first = first_pictures(store, label_map.new.name)
     hashes = _prompt_hashes(store) | {new_tag: label_map.new.hash}
     latest: dict[tuple[str, str], dict[str, Any]] = {}
     for row in sorted(read_reviews(store, label_map.old.name).to_pylist(), key=when):
@@ -73,7 +74,7 @@ def migrate_reviews(store: Store, label_map: LabelMap, *, new_tag: str, now: dat
         elif found.labels is None:
             hints.append(_hint(row, labels, found.candidates))
         else:
-            carried.append(_carried(row, found.labels, label_map.new.name, new_tag, now))
+            carried.append(_carried(row, found.labels, label_map.new.name, new_tag, first, now))
     return Migrated(
         reviews=pa.Table.from_pylist(carried, schema=REVIEWS), hints=tuple(hints), already=already
     )
@@ -120,10 +121,16 @@ def _hint(row: Mapping[str, Any], labels: tuple[str, ...], candidates: tuple[str
 
 
 def _carried(
-    row: Mapping[str, Any], labels: tuple[str, ...], set_name: str, tag: str, now: datetime
+    row: Mapping[str, Any],
+    labels: tuple[str, ...],
+    set_name: str,
+    tag: str,
+    first: Mapping[str, str],
+    now: datetime,
 ) -> dict[str, Any]:
-    who, when = row["reviewer"], row["reviewed_at"]
-    key = review_id(row["image_id"], set_name, labels, who, when, audit=row["audit"])
+    image_id, who, when, picture = row["image_id"], row["reviewer"], row["reviewed_at"], row["sha256"]
+    later = picture if first.get(image_id, picture) != picture else None
+    key = review_id(image_id, set_name, labels, who, when, audit=row["audit"], picture=later)
     return {
         **row,
         "review_id": key,

@@ -11,6 +11,7 @@ import pyarrow as pa
 from clip_transforms.fingerprint import canonical_hash
 from clip_transforms.joined import Block, list_blocks, read_embeddings, read_view
 from clip_transforms.labelled import LabelledRun
+from clip_transforms.review.pictures import were_redone
 from clip_transforms.review.queues import QueueFacts
 from clip_transforms.views import label_view
 from schemas.labels import LABELS
@@ -21,6 +22,7 @@ Chosen = np.dtype(
     [("block", "i4"), ("row", "i4"), ("key", "f8"), ("audit", "?"), ("prob", "f8"), ("cluster", "i4")]
 )
 SIZES = ("width", "height", "format")
+_OF_IMAGES = ("sha256", *SIZES)
 _SHOWN = tuple(
     name for name in QUEUE.names if name in LABELS.names and name not in ("image_id", "uri", "created_at")
 )
@@ -36,7 +38,7 @@ def queue_table(
     """
     found = read_rows(run, chosen)
     count = len(chosen)
-    name = _id(found, chosen, facts)
+    name = _id(found, chosen, facts, again=were_redone(run.source))
     blind = chosen["audit"] & facts.blind
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         "queue": pa.array([name] * count, pa.string()),
@@ -56,7 +58,8 @@ def queue_table(
     return name, rows.combine_chunks(), found.select(SIZES)
 
 
-def _id(found: pa.Table, chosen: npt.NDArray[np.void], facts: QueueFacts) -> str:
+def _id(found: pa.Table, chosen: npt.NDArray[np.void], facts: QueueFacts, *, again: bool) -> str:
+    """again: inputs of the run were read again, so that the same images may be other pictures."""
     content = {
         "tag": facts.tag,
         "seed": facts.seed,
@@ -64,6 +67,7 @@ def _id(found: pa.Table, chosen: npt.NDArray[np.void], facts: QueueFacts) -> str
         "images": [found["image_id"].to_pylist(), found["fingerprint"].to_pylist()],
         "chosen": [chosen["audit"].tolist(), chosen["prob"].tolist()],
         **({} if len(chosen) else {"of": facts.images}),
+        **({"pictures": found["sha256"].to_pylist()} if again else {}),
     }
     return f"{facts.set_name}-{canonical_hash(content)[:12]}"
 
@@ -77,7 +81,7 @@ def read_rows(run: LabelledRun, chosen: npt.NDArray[np.void]) -> pa.Table:
         rows = chosen["row"][order][chosen["block"][order] == place]
         tables.append(_rows_of(run, blocks[place], pa.array(rows, pa.int64())))
     if not tables:
-        fields = [field for field in QUEUE if field.name in ("image_id", "uri", *_SHOWN)]
+        fields = [field for field in QUEUE if field.name in ("image_id", "uri", "sha256", *_SHOWN)]
         sizes = [("width", pa.int32()), ("height", pa.int32()), ("format", pa.string())]
         return pa.schema([*fields, *sizes]).empty_table()
     back = np.empty(len(order), np.int64)
@@ -86,10 +90,10 @@ def read_rows(run: LabelledRun, chosen: npt.NDArray[np.void]) -> pa.Table:
 
 
 def _rows_of(run: LabelledRun, block: Block, rows: pa.Array) -> pa.Table:
-    sizes = read_embeddings(run.source, block, SIZES)
-    table = read_view(run.store, block.views[0], _SHOWN, beside=sizes).take(rows)
-    for name in SIZES:
-        table = table.append_column(name, sizes[name].take(rows))
+    images = read_embeddings(run.source, block, _OF_IMAGES)
+    table = read_view(run.store, block.views[0], _SHOWN, beside=images).take(rows)
+    for name in _OF_IMAGES:
+        table = table.append_column(name, images[name].take(rows))
     for place, field in enumerate(table.schema):  # each part has its own dictionary
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field.name, table[field.name].cast(pa.string()))

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clip_transforms.fingerprint import canonical_hash
+from clip_transforms.review.pictures import of_present_pictures
 from clip_transforms.storage import Store
 from schemas.reviews import REVIEWS
 
@@ -65,17 +66,38 @@ def append_reviews(store: Store, reviews: pa.Table) -> int:
     return int(fresh.num_rows)
 
 
-def read_reviews(store: Store, set_name: str | None = None) -> pa.Table:
+def stored_reviews(store: Store, set_name: str | None = None) -> pa.Table:
     """All reviews of a run, or of one set, oldest import first. Memory: what people have reviewed."""
-    tables = list(_tables(store, None))
+    tables = [_whole(table) for table in _tables(store, None)]
     whole = pa.concat_tables(tables) if tables else REVIEWS.empty_table()
     if set_name is not None:
         whole = whole.filter(pc.equal(whole["set_name"].cast(pa.string()), set_name))
     return whole.sort_by([("imported_at", "ascending"), ("review_id", "ascending")])
 
 
+def read_reviews(store: Store, set_name: str | None = None) -> pa.Table:
+    """Those that count: not of a picture that was replaced since by `--on-changed redo`."""
+    return of_present_pictures(store, stored_reviews(store, set_name))
+
+
+def earlier_images(store: Store, set_name: str) -> set[str]:
+    """The ids of images whose reviews are all of an earlier picture."""
+    stored = stored_reviews(store, set_name)
+    return _ids(stored) - _ids(of_present_pictures(store, stored))
+
+
+def first_pictures(store: Store, set_name: str) -> dict[str, str]:
+    """By image id, the sha256 of the picture that its first review is of, where that is known."""
+    found: dict[str, str] = {}
+    stored = stored_reviews(store, set_name)
+    for image_id, sha256 in zip(stored["image_id"].to_pylist(), stored["sha256"].to_pylist(), strict=True):
+        if sha256 is not None:
+            found.setdefault(image_id, sha256)
+    return found
+
+
 def verdicts(store: Store, set_name: str) -> list[Verdict]:
-    """What the reviews of each image of a set come to, by image id."""
+    """What the reviews of each image of a set come to, by image id; of its present picture."""
     return verdicts_of(read_reviews(store, set_name))
 
 
@@ -111,6 +133,18 @@ def _verdict(rows: Sequence[dict[str, Any]]) -> Verdict:
 def when(row: dict[str, Any]) -> tuple[datetime, datetime]:
     """Of an answer without its own time, that of its import."""
     return (row["reviewed_at"] or row["imported_at"], row["imported_at"])
+
+
+def _ids(reviews: pa.Table) -> set[str]:
+    return set(reviews["image_id"].to_pylist())
+
+
+def _whole(table: pa.Table) -> pa.Table:
+    """With all columns of REVIEWS, also where the part was written before there was one."""
+    for field in REVIEWS:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(REVIEWS.names)
 
 
 def _tables(store: Store, columns: list[str] | None) -> Iterator[pa.Table]:

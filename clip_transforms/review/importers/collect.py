@@ -16,6 +16,8 @@ from clip_transforms.review.importers.answers import Answer, Reason, Rejected, U
 from clip_transforms.review.importers.images import Images, find_images
 from clip_transforms.review.importers.labels import LabelWords
 from clip_transforms.review.importers.selection import Selection, read_selections
+from clip_transforms.review.pictures import picture_hashes
+from clip_transforms.review.reviews import first_pictures
 from clip_transforms.storage import Store
 from schemas.reviews import REVIEWS
 
@@ -92,19 +94,21 @@ def review_id(
     reviewed_at: datetime | None,
     *,
     audit: bool = False,
+    picture: str | None = None,
 ) -> str:
     """The same for the same answer, from whichever file and however often it comes.
 
-    audit: of an answer without a time, whether its image is drawn for an audit now: what was said before that is
-    another answer, for the audit asks again.
+    Of an answer without a time two things make it another one. audit: whether its image is drawn for an audit now, for
+    the audit asks again. picture: the sha256 of the answer's picture where the run's first ones are to another.
 
     >>> review_id("a", "pets", ["cat"], "ann", None) == review_id("a", "pets", ["cat"], "ann", None)
     True
     """
     when = "audit" if audit else None
     if reviewed_at is not None:
-        when = reviewed_at.isoformat(timespec="microseconds")
-    return canonical_hash([image_id, set_name, sorted(labels), reviewer, when])[:32]
+        when, picture = reviewed_at.isoformat(timespec="microseconds"), None
+    again = [] if picture is None else [picture]
+    return canonical_hash([image_id, set_name, sorted(labels), reviewer, when, *again])[:32]
 
 
 def _identified(answer: Answer, ids: Mapping[str, str]) -> Answer:
@@ -122,12 +126,13 @@ def _rows(
     words = LabelWords(prompts)
     images = find_images(store, tag, answers)
     selections = read_selections(store, prompts.name, images.uris.keys(), task=prompts.task)
+    pictures = _Pictures(store, prompts.name, images, selections)
     rows: _Rows = []
     rejected = []
     for answer in answers:
         reviewer = reviewers.name(answer.reviewer)
         try:
-            row = _row(answer, words, images, selections, reviewer=reviewer)
+            row = _row(answer, words, images, selections, pictures, reviewer=reviewer)
         except UnfitError as error:
             rejected.append(_rejected(answer, error.reason, str(error), reviewer=reviewer))
             continue
@@ -140,6 +145,7 @@ def _row(
     words: LabelWords,
     images: Images,
     selections: Mapping[str, Selection],
+    pictures: _Pictures,
     *,
     reviewer: str,
 ) -> dict[str, Any]:
@@ -154,10 +160,20 @@ def _row(
     if answer.shown is not None:  # the file itself knows best
         shown = words.shown(answer.shown, divided=answer.cell is not None)
     audit = selection is not None and selection.audit
+    sha256 = pictures.of(image_id, answer.reviewed_at)
     return {
-        "review_id": review_id(image_id, name, labels, reviewer, answer.reviewed_at, audit=audit),
+        "review_id": review_id(
+            image_id,
+            name,
+            labels,
+            reviewer,
+            answer.reviewed_at,
+            audit=audit,
+            picture=pictures.later(image_id, sha256),
+        ),
         "image_id": image_id,
         "uri": images.uris[image_id],
+        "sha256": sha256,
         "set_name": name,
         "prompt_set": answer.prompt_set or (selection and selection.prompt_set),
         "labels": list(labels),
@@ -172,6 +188,28 @@ def _row(
         "audit": audit,
         "comment": answer.comment,
     }
+
+
+class _Pictures:
+    """The sha256 of the picture that an answer is to: what its queue held, without one what the run has now."""
+
+    def __init__(
+        self, store: Store, set_name: str, images: Images, selections: Mapping[str, Selection]
+    ) -> None:
+        self._selections = {image_id: one for image_id, one in selections.items() if one.pictures}
+        others = images.uris.keys() - self._selections.keys()
+        found = picture_hashes(store, {(image_id, images.uris[image_id]) for image_id in others})
+        self._now = {image_id: sha256 for (image_id, _), sha256 in found.items()}
+        self._first = first_pictures(store, set_name)
+
+    def of(self, image_id: str, reviewed_at: datetime | None) -> str | None:
+        """None where nobody knows."""
+        selection = self._selections.get(image_id)
+        return selection.picture(reviewed_at) if selection else self._now.get(image_id)
+
+    def later(self, image_id: str, sha256: str | None) -> str | None:
+        """This picture, if the first answers to the image that the run has were to another one."""
+        return sha256 if self._first.get(image_id, sha256) != sha256 else None
 
 
 def _without_contradictions(rows: _Rows) -> tuple[_Rows, list[Rejected]]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from clip_transforms.review.importers.answers import Reason, Rejected
 from clip_transforms.review.importers.selection import audit_ids
-from clip_transforms.review.reviews import Verdict, read_reviews, verdicts
+from clip_transforms.review.reviews import Verdict, earlier_images, read_reviews, stored_reviews, verdicts
 from clip_transforms.storage import Store
 
 _REJECTED = ("place", "reason", "message", "image", "labels", "reviewer")
@@ -35,7 +35,7 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """All reviews of a set so far."""
+    """All reviews of a set so far; earlier: images of which all are of an earlier picture, and do not count."""
 
     reviews: int
     images: int
@@ -43,11 +43,12 @@ class Progress:
     conflicts: tuple[Verdict, ...]
     audit_drawn: int
     audit_done: int
+    earlier: int
 
 
 def fresh(store: Store, set_name: str, reviews: pa.Table) -> Fresh:
     """Hold reviews against those that the run has."""
-    stored = read_reviews(store, set_name)
+    stored = stored_reviews(store, set_name)
     have = pc.is_in(reviews["review_id"], value_set=stored["review_id"].combine_chunks())
     known = reviews.filter(have)
     latest = {
@@ -55,8 +56,10 @@ def fresh(store: Store, set_name: str, reviews: pa.Table) -> Fresh:
         for verdict in verdicts(store, set_name)
         for reviewer, labels in verdict.answers
     }
+    counted = set(read_reviews(store, set_name)["review_id"].to_pylist())
     outdated = sum(
         row["reviewed_at"] is None
+        and row["review_id"] in counted
         and latest.get((row["image_id"], row["reviewer"])) != tuple(sorted(row["labels"]))
         for row in known.to_pylist()
     )
@@ -75,6 +78,7 @@ def progress(store: Store, set_name: str) -> Progress:
         conflicts=tuple(verdict for verdict in found if verdict.conflict),
         audit_drawn=len(drawn),
         audit_done=sum(verdict.image_id in drawn for verdict in found),
+        earlier=len(earlier_images(store, set_name)),
     )
 
 
