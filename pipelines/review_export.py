@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from clip_transforms.calibration import read_calibration
 from clip_transforms.elements import RequestError, StoreError
@@ -31,6 +31,7 @@ from clip_transforms.review.queue import Queue, build_queue
 from clip_transforms.review.queues import FOLDER as QUEUES
 from clip_transforms.review.queues import QueueFacts, earlier_queues, queue_name, store_queue
 from clip_transforms.storage import Store
+from clip_transforms.summary import printable
 from pipelines.launch import Exit, configure_logging, guarded
 from pipelines.rereading import image_lookup
 from pipelines.review_export_flags import build_export_parser, check_flags, queue_options
@@ -48,7 +49,7 @@ def export(args: argparse.Namespace) -> int:
     configure_logging(verbose=args.verbose)
     options = queue_options(args)
     check_flags(args)
-    store = Store(args.run, storage_options(args.storage_option))
+    store = Store(args.run, storage_options(args.storage_option or []))
     run = LabelledRun(store, find_set(store, args.set))
     temperature = None
     if run.label_set.calibration:
@@ -64,8 +65,9 @@ def export(args: argparse.Namespace) -> int:
             store_queue(
                 store, queue.id, queue.rows, queue.facts
             )  # its audit is of the new images too, but has none
-        print(f"nothing to review: all {queue.facts.images} images have reviews, or are accepted")
-        return Exit.DONE
+        return _tell(
+            args, [f"nothing to review: all {queue.facts.images} images have reviews, or are accepted"]
+        )
     items = queue_items(queue, run.label_set.prompt_set, temperature=temperature)
     documents = _documents(args, run, queue, items)
     if args.to == "csv":
@@ -76,8 +78,7 @@ def export(args: argparse.Namespace) -> int:
     _write(output, documents[:1])  # says whether the folder can be written at all
     store_queue(store, queue.id, queue.rows, queue.facts)
     _write(output, documents[1:])
-    _tell(args, queue, output, documents)
-    return Exit.DONE
+    return _tell(args, _queue_lines(args, queue, output, documents))
 
 
 def _has_grown(store: Store, facts: QueueFacts) -> bool:
@@ -161,16 +162,26 @@ def _predictions(args: argparse.Namespace, run: LabelledRun, output: Store, temp
     )
     _write(output, documents)
     count = sum(len(tasks[item.image_id]) for item in items)
-    print(f"set       {run.tag}")
-    print(
-        f"tasks     {count} of {sum(map(len, tasks.values()))} get a prediction; blind and unknown ones do not"
-    )
-    _tell_files(output, documents)
-    print("next      post each file to /api/projects/ID/import/predictions")
+    lines = [
+        f"set       {run.tag}",
+        f"tasks     {count} of {sum(map(len, tasks.values()))} get a prediction; blind and unknown ones do not",
+        *_file_lines(output, documents),
+        "next      post each file to /api/projects/ID/import/predictions",
+    ]
+    return _tell(args, lines)
+
+
+def _tell(args: argparse.Namespace, lines: Iterable[str]) -> int:
+    """Print them unless asked not to."""
+    if not args.quiet:
+        for line in lines:
+            print(printable(line))
     return Exit.DONE
 
 
-def _tell(args: argparse.Namespace, queue: Queue, output: Store, documents: Sequence[Document]) -> None:
+def _queue_lines(
+    args: argparse.Namespace, queue: Queue, output: Store, documents: Sequence[Document]
+) -> Iterator[str]:
     facts = queue.facts
     audit = sum(queue.rows["audit"].to_pylist())
     margin = queue.rows.num_rows - audit
@@ -181,20 +192,20 @@ def _tell(args: argparse.Namespace, queue: Queue, output: Store, documents: Sequ
     )
     over = f", over {facts.clusters} clusters" if margin and facts.clusters else ""
     blind = ", blind" if facts.blind else ""
-    print(f"queue     {queue.id} of {facts.tag}, kept as {queue_name(queue.id)}")
-    print(
+    yield f"queue     {queue.id} of {facts.tag}, kept as {queue_name(queue.id)}"
+    yield (
         f"images    {queue.rows.num_rows} of {facts.images}: {margin} of least margin{over}; {audit} audit{blind}"
     )
     if facts.drawn:
-        print(f"audit     each image with probability {facts.audit_prob:.6g}{before}")
+        yield f"audit     each image with probability {facts.audit_prob:.6g}{before}"
     if args.images:
-        print(f"copies    {Store(args.images).root}")
+        yield f"copies    {Store(args.images).root}"
     if args.to == "label-studio" and (root := document_root(args)):
         folder = Store(args.images).root if args.images else f"{root}/..."
-        print(
+        yield (
             f"serve     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}, with a Local Files storage of {folder}"
         )
-    _tell_files(output, documents)
+    yield from _file_lines(output, documents)
     manifests = [document.name for document in documents if document.name.endswith(".jsonl")]
     answers = {
         "label-studio": "EXPORT.json",
@@ -203,14 +214,14 @@ def _tell(args: argparse.Namespace, queue: Queue, output: Store, documents: Sequ
     }
     if args.to in answers:
         run = f"{shlex.quote(args.run)} --set {shlex.quote(facts.set_name)}"
-        print(f"next      beamclip review import {run} --from {args.to} {answers[args.to]}")
+        yield f"next      beamclip review import {run} --from {args.to} {answers[args.to]}"
 
 
-def _tell_files(output: Store, documents: Sequence[Document]) -> None:
+def _file_lines(output: Store, documents: Sequence[Document]) -> Iterator[str]:
     for document in documents[:3]:
-        print(f"written   {output.join(document.name)}")
+        yield f"written   {output.join(document.name)}"
     if len(documents) > 3:
-        print(f"          {len(documents) - 3} more")
+        yield f"          {len(documents) - 3} more"
 
 
 if __name__ == "__main__":

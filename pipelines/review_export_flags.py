@@ -6,7 +6,7 @@ import argparse
 
 from clip_transforms.elements import RequestError
 from clip_transforms.review.queue import QueueOptions
-from pipelines.flags import positive_int
+from pipelines.flags import add_run, positive_int
 
 DESCRIPTION = (
     "Choose the images of a run that people should review, and write them for an annotation tool: those that the "
@@ -21,10 +21,9 @@ def build_export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="beamclip review export", description=DESCRIPTION, allow_abbrev=False
     )
-    parser.add_argument("run", metavar="RUN", help="the folder of a run that has labels")
+    add_run(parser)
     parser.add_argument("--to", required=True, choices=TOOLS, help="the tool, or the kind of file")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the files, on any store")
-    parser.add_argument("--set", metavar="NAME[@HASH8]", help="the label set, where RUN has several")
     group = parser.add_argument_group("the queue")
     group.add_argument(
         "--queue", choices=("margin",), default="margin", help="what it is by: margin (the default)"
@@ -62,13 +61,6 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-private-urls", action="store_true", help="with --images, as the run was given it"
     )
-    group.add_argument(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="K=V",
-        help="of the file systems; may be repeated",
-    )
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +86,6 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--task-size", type=positive_int, default=500, metavar="N", help="images a CVAT task (default 500)"
     )
-    group.add_argument("--verbose", action="store_true", help="log what is done, show tracebacks")
 
 
 def queue_options(args: argparse.Namespace) -> QueueOptions:

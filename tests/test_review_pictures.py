@@ -49,7 +49,7 @@ def replace_second(run: str) -> None:
 def export(run: str, name: str = "out", *more: object) -> Path:
     """An audit of all images as a CSV to be filled in."""
     out = Path(run).parent / name
-    asked = ("--to", "csv", "--limit", COUNT, "--audit", COUNT, "--output", out, *more)
+    asked = ("--to", "csv", "--limit", COUNT, "--audit", COUNT, "--output", out, "--quiet", *more)
     assert beamclip("review", "export", run, *asked) == 0
     (path,) = out.glob("*.csv")
     return path
