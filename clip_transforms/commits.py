@@ -29,8 +29,8 @@ class Commit:
 
     Tasks: `embed`; `labels-<set>@<hash8>` and `pairs`, rows of a view (clip_transforms.views) of the embedding
     parts in `sources`; `retry-<n>`, new rows for the inputs of the failure parts in `supersedes`, n counting
-    up within the unit; `redo-<n>`, the whole unit anew, which supersedes all that was committed for the unit
-    before.
+    up within the unit (in a run that views another one's embeddings, rows of a view of what was embedded there
+    since); `redo-<n>`, the whole unit anew, which supersedes all that was committed for the unit before.
     """
 
     task: str
@@ -44,7 +44,8 @@ class Commit:
     failed: int = 0  # rows in failures/
     failures_by_reason: Mapping[str, int] = field(default_factory=dict)
     lost_shards: tuple[str, ...] = ()  # uris of shards that could not be read, or not to their end
-    supersedes: tuple[str, ...] = ()  # names of failure parts: all that were live in the unit
+    # of failure parts, all that were live in the unit; in a run of views alone, of parts whose embeddings are gone
+    supersedes: tuple[str, ...] = ()
     sources: tuple[
         str, ...
     ] = ()  # names of the embedding parts of other commits that rows of views here are of
@@ -231,7 +232,7 @@ def _contradiction(commit: Commit) -> str | None:
         if written != rows:
             return f"{rows} rows were counted for {folder}/, {written} are in its parts"
     wrong = [part.name for folder, parts in commit.parts.items() for part in parts if part.folder != folder]
-    wrong += [name for name in commit.supersedes if not name.startswith(f"{FAILURES}/")]
+    wrong += [name for name in commit.supersedes if name.startswith(f"{EMBEDDINGS}/")]
     wrong += [name for name in commit.sources if not name.startswith(f"{EMBEDDINGS}/")]
     if wrong:
         return f"parts in the wrong folder: {', '.join(wrong[:3])}"

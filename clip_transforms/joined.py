@@ -80,7 +80,9 @@ def _slices(store: Store, view: View, rows: Mapping[str, int]) -> dict[str, Slic
         if not parts:
             continue
         sources = live.commit.sources or tuple(part.name for part in live.parts.get(EMBEDDINGS, ()))
-        sources = tuple(name for name in sources if name in rows)
+        named, sources = sources, tuple(name for name in sources if name in rows)
+        if named and not sources:
+            continue  # of embeddings in another run, which were made anew since
         expected = sum(rows[name] for name in sources)
         written = sum(part.rows for part in parts)
         if written != expected:

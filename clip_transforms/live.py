@@ -85,7 +85,8 @@ def resolve_unit(commits: Iterable[Commit]) -> UnitState:
     The highest `redo-<n>`, else `embed`, is the base: it supersedes every other of them, and all that builds
     on those. A retry holds if the failure parts it names are of commits that hold, and supersedes them. Rows
     of views hold if the embedding parts they are of do. "Later" is thus a matter of what a commit was made
-    from, never of clocks. Where the unit has no base (labels of another run) everything named holds.
+    from, never of clocks. Where the unit has no base (labels of another run) everything holds that no other
+    commit supersedes.
     Raises ContractError where two commits supersede one part, or one supersedes some failure parts of a
     commit and not the others: no attempt does, and the counts would not add up.
     """
@@ -199,5 +200,10 @@ def _live(commit: Commit, holds: bool, superseded: Collection[str]) -> LiveCommi
     left = tuple(part for part in failures if part.name not in superseded)
     if left and len(left) < len(failures):
         raise ContractError(f"only some failure parts of {commit.name} are superseded: {left[0].name} is not")
-    parts = {folder: parts for folder, parts in commit.parts.items() if folder != FAILURES}
+    parts = {
+        folder: tuple(part for part in parts if part.name not in superseded)
+        for folder, parts in commit.parts.items()
+        if folder != FAILURES
+    }
+    parts = {folder: found for folder, found in parts.items() if found}
     return LiveCommit(commit=commit, parts={**parts, FAILURES: left} if left else parts)

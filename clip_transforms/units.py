@@ -189,13 +189,21 @@ class Worker:
         unit, task, maker = pending.unit.name, view.task, self._makers[view]
         there = read_commit(self._store, task, unit)
         own = pending.state
+        gone: tuple[str, ...] = ()
         if self._config.embeddings_run:  # what was embedded there since has no rows here yet
             own = unit_state(self._store, unit)
             done = {name for live in own.commits if _of(live, view) for name in live.commit.sources}
+            now = {part.name for part in pending.state.parts(EMBEDDINGS)}
             todo = tuple(part for part in pending.state.parts(EMBEDDINGS) if part.name not in done)
+            gone = tuple(
+                part.name
+                for live in own.commits
+                if now.isdisjoint(live.commit.sources)
+                for part in live.parts.get(view.folder, ())
+            )
         else:
             todo = pending.state.without(view)
-        if not todo and (there is not None or _carries(pending.state, view)):
+        if not todo and not gone and (there is not None or _carries(pending.state, view)):
             return UnitReport(unit=unit, task=task, done_before=True)
         if there is not None:  # it was made before a redo or a retry whose rows it does not know
             task = f"retry-{own.next_retry}"
@@ -209,6 +217,7 @@ class Worker:
             fingerprint=maker.fingerprint(),
             created_at=_now().isoformat(),
             parts={view.folder: made} if made else {},
+            supersedes=gone,
             sources=tuple(part.name for part in todo),
         )
         held = write_commit(self._store, mine)

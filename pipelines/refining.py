@@ -22,7 +22,7 @@ from clip_transforms.refining.label_errors import LabelError, find_label_errors,
 from clip_transforms.refining.refit import Refit, difference_figures, enough, figures, refit
 from clip_transforms.refining.reviewed import Reviewed, read_reviewed
 from clip_transforms.refining.text import errors_table, refit_lines, reviewed_lines
-from clip_transforms.review.reviews import earlier_images, verdicts
+from clip_transforms.review.reviews import set_reviews
 from clip_transforms.storage import Store
 from pipelines.launch import Exit, beam_options
 from pipelines.relabel import make_ready, relabel, stored_job
@@ -113,7 +113,8 @@ def _is_whole(run: LabelledRun) -> bool:
 def _reviewed(run: LabelledRun) -> Reviewed:
     """The reviewed images; ContractError where nothing can be learnt from them."""
     name = run.label_set.prompt_set.name
-    reviewed = read_reviewed(run, verdicts(run.store, name), earlier=len(earlier_images(run.store, name)))
+    reviews = set_reviews(run.store, name)
+    reviewed = read_reviewed(run, reviews.verdicts(), earlier=len(reviews.earlier()))
     try:
         enough(reviewed.rows(~reviewed.held_out))
     except ContractError as error:

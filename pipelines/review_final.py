@@ -23,7 +23,6 @@ from clip_transforms.review.final_facts import Written, as_json, facts, images_s
 from clip_transforms.review.final_files import Sink, create, csv_files, parquet_files
 from clip_transforms.review.final_images import ImageCopier, folder_names
 from clip_transforms.review.importers.selection import audit_ids
-from clip_transforms.review.reviews import earlier_images
 from clip_transforms.storage import Store
 from clip_transforms.summary import printable
 from pipelines.flags import add_run
@@ -109,7 +108,7 @@ def write_final(args: argparse.Namespace) -> int:
         decisions.counts,
         written,
         reviewed=len(decisions.verdicts),
-        earlier=len(earlier_images(store, run.label_set.prompt_set.name)),
+        earlier=len(decisions.earlier),
         audit_drawn=len(audit_ids(store, run.label_set.prompt_set.name)),
         more=more,
     )
@@ -225,6 +224,10 @@ def _table(content: dict[str, Any], output: Store) -> list[str]:
     if since := images_since(content):
         lines.append(
             f"{'not promised':<20}{since:>9,}  images that came after `beamclip calibrate`; calibrate again"
+        )
+    if earlier := content["reviews"]["of_earlier_pictures"]:
+        lines.append(
+            f"{'not counted':<20}{earlier:>9,}  images changed after their reviews; review them again"
         )
     if content["images_copied"] is not None:
         lines.append(f"{'images copied':<20}{content['images_copied']:>9,}")

@@ -13,6 +13,7 @@ from clip_transforms.labelled import find_set
 from clip_transforms.review.importers import (
     SOURCES,
     Collected,
+    Named,
     Reviewers,
     collect,
     read_answers,
@@ -95,17 +96,17 @@ def import_reviews(args: argparse.Namespace) -> int:
     reviewers = _reviewers(getattr(args, "reviewer", []))
     tag = find_set(store, getattr(args, "set", None))
     contents = [(url.rpartition("/")[2], read_file(url, options)) for url in args.files]
-    ids: dict[str, str] = {}
+    names: dict[str, Named] = {}
     for name, data in contents:
         if _is_manifest(args.source, name):
-            ids |= read_manifest(data, name=name)
+            names |= read_manifest(data, name=name)
     entries = itertools.chain.from_iterable(
         read_answers(data, source=args.source, name=name, untouched=untouched)
         for name, data in contents
         if not _is_manifest(args.source, name)
     )
     now = datetime.datetime.now(datetime.timezone.utc)
-    found = collect(store, tag, entries, source=args.source, reviewers=reviewers, ids=ids, now=now)
+    found = collect(store, tag, entries, source=args.source, reviewers=reviewers, names=names, now=now)
     new = fresh(store, tag.partition("@")[0], found.reviews)
     dry = hasattr(args, "dry_run")
     if not dry:

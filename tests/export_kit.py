@@ -49,6 +49,7 @@ def item(number: int, *labels: str, prompts: PromptSet, blind: bool = False, **c
         position=number,
         image_id=f"image-{number}",
         uri=f"gs://bucket/photos/{number}.jpg",
+        sha256=f"{number:064x}",
         width=640,
         height=480,
         format="JPEG",

@@ -54,7 +54,10 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema)
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, compression="zstd")
 
 
-def write_embeddings(run: Path, images: Sequence[Picture], *, name: str = "part-0.parquet") -> None:
+def write_embeddings(
+    run: Path, images: Sequence[Picture], *, name: str = "part-0.parquet", **changes: Any
+) -> None:
+    """changes: of every row."""
     rows = [
         {
             "image_id": image.image_id,
@@ -69,6 +72,7 @@ def write_embeddings(run: Path, images: Sequence[Picture], *, name: str = "part-
             "caption": image.caption,
             "created_at": MADE,
             **_STAMP,
+            **changes,
         }
         for number, image in enumerate(images)
     ]

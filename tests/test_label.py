@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from clip_transforms.lease import Lease
@@ -187,6 +188,37 @@ def test_a_changed_input_is_an_error_until_told(
     assert rows(run, f"labels/{tag_of(run)}") == rows(fresh, f"labels/{tag_of(run)}")
     assert [row["reason"] for row in rows(run, "failures")] == ["not_found"]
     assert beamclip("label", "--output", run, "--resume", "--max-failure-rate", 1, "--quiet") == 0
+
+
+def test_labels_of_another_run_follow_what_it_reads_again(images: Path, tmp_path: Path) -> None:
+    """A row an image, also where the other run has embedded it anew since, and none where it has it no more."""
+    run, view, fresh = tmp_path / "run", tmp_path / "view", tmp_path / "fresh"
+    assert label(images, run, "--unit-size", "5") == 0
+    sets = ("--prompts", "everyday", "photo-kind")
+    assert beamclip("label", "--from-run", run, *sets, "--output", view, "--quiet") == 0
+    first = {path for path in written(view) if "/part-" in path}
+    redo = ("--resume", "--on-changed", "redo", "--max-failure-rate", 1, "--quiet")
+    for seed in (77, 78):
+        (images / "image00007.jpg").write_bytes(image_bytes(make_image(seed)))
+        assert beamclip("label", "--output", run, *redo) == 0
+        assert beamclip("label", "--from-run", run, "--output", view, "--resume", "--quiet") == 0
+        assert len(first & set(written(view))) == len(first) - 2  # of one unit of three, in two sets
+    part = view / min(first & set(written(view)))
+    gone = pq.read_table(part).column("uri").to_pylist()
+    for uri in gone:
+        Path(uri).unlink()
+    assert beamclip("label", "--output", run, *redo) == 0
+    assert beamclip("label", "--from-run", run, "--output", view, "--resume", "--quiet") == 0
+    assert beamclip("label", "--from-run", run, *sets, "--output", fresh, "--quiet") == 0
+    tags = sorted(path.name for path in (view / "labels").iterdir())
+    assert len(tags) == 2
+    for tag in tags:
+        found = rows(view, f"labels/{tag}")
+        assert len(found) == 12 - len(gone) and found == rows(fresh, f"labels/{tag}")
+    assert summary(view)["labels"] == summary(fresh)["labels"] and not part.exists()
+    parts = [name for name in written(view) if "/part-" in name]
+    assert beamclip("label", "--from-run", run, "--output", view, "--resume", "--quiet") == 0
+    assert [name for name in written(view) if "/part-" in name] == parts
 
 
 def test_retry_failed_redoes_failures_alone(images: Path, tmp_path: Path) -> None:

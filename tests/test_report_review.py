@@ -46,6 +46,7 @@ COLUMNS = [
     "reviewed_at",
     "lead_time",
     "comment",
+    "sha256",
 ]
 PETS = PromptSet(
     name="pets",
@@ -254,6 +255,22 @@ def test_answers_survive_a_reload_and_can_be_undone_after_it(tmp_path: Path, tab
     other.write_bytes(page_of(tmp_path).replace(f'"run":"{tmp_path}"'.encode(), b'"run":"/another"'))
     tab.reload()
     assert progress(tab) == "0 of 5 reviewed"
+
+
+def test_an_answer_to_an_earlier_picture_is_none_to_the_new_one(tmp_path: Path, tab: Tab) -> None:
+    tag, images = pets(tmp_path)
+    opened(tab, tmp_path)
+    tab.press("r", "y", "y", "Escape")
+    assert [row["sha256"] for row in download(tab, tag)] == ["0" * 64] * 2
+    write_embeddings(tmp_path, images[:1], sha256="1" * 64)
+    write_embeddings(tmp_path, images[1:], name="part-1.parquet")
+    opened(tab, tmp_path)
+    assert progress(tab).startswith("1 of 5 reviewed") and sorted(states(tab)) == ["", "", "", "", "✓"]
+    tab.press("r")
+    assert shown(tab) == "image00000.jpg"
+    tab.press("2", "Escape")
+    found = {Path(row["uri"]).name: (row["labels"], row["sha256"]) for row in download(tab, tag)}
+    assert found == {"image00000.jpg": ("dog", "1" * 64), "image00001.jpg": ("cat", "0" * 64)}
 
 
 def test_names_come_through_the_csv_exactly_and_back(tmp_path: Path, tab: Tab) -> None:

@@ -175,7 +175,9 @@ def test_a_csv_comes_empty_and_survives_awkward_names(run: Path, tmp_path: Path)
     assert export(run, tmp_path, "csv") == 0
     (path,) = tmp_path.glob("*.csv")
     head, *_ = path.read_text(encoding="utf-8").splitlines()
-    assert head.startswith("image_id,uri,prompt_set,shown,labels,reviewer,reviewed_at,lead_time,comment,")
+    assert head.startswith(
+        "image_id,uri,prompt_set,shown,labels,reviewer,reviewed_at,lead_time,comment,sha256,"
+    )
     with path.open(newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
     rows = labels(run, "pets")

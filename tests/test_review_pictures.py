@@ -6,15 +6,15 @@ import csv
 import io
 import json
 import os
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from clip_transforms.review.audit import audit_slots
-from clip_transforms.review.reviews import earlier_images, read_reviews, stored_reviews, verdicts
+from clip_transforms.review.reviews import read_reviews, set_reviews, stored_reviews, verdicts
 from clip_transforms.storage import Store
 from tests import reviews_kit as kit
 from tests.helpers import image_bytes, make_image
@@ -77,33 +77,48 @@ def names(*but: str) -> list[str]:
     return [name for name in (f"{number}.jpg" for number in range(COUNT)) if name not in but]
 
 
-TIMES = pytest.mark.parametrize("times", [("2126-01-01T00:00:00Z", "2126-01-02T00:00:00Z"), (None, None)])
+TIMES = pytest.mark.parametrize(
+    "times",
+    [
+        ("2126-01-01T00:00:00Z", "2126-01-02T00:00:00Z"),
+        ("2026-01-02", "2026-01-02"),  # before the queues were made: a day, or a clock that is slow
+        (None, None),
+    ],
+)
 
 
 @TIMES
 def test_the_new_picture_is_asked_for_again_and_its_answer_counts(
-    run: str, times: Sequence[str | None], capsys: pytest.CaptureFixture[str]
+    run: str, times: Sequence[str | None]
 ) -> None:
+    store = Store(run)
     first = export(run)
     assert fill(first, "cat", times[0]) == names()
     bring_in(run, first)
     assert counted(run) == names()
     replace_second(run)
-    assert counted(run) == names(SECOND)
-    store = Store(run)
-    assert len(earlier_images(store, "pets")) == 1
+    assert counted(run) == names(SECOND) and len(set_reviews(store, "pets").earlier()) == 1
     assert stored_reviews(store, "pets").num_rows == COUNT  # nothing is lost
-    capsys.readouterr()
     again = export(run, "again")
-    assert fill(again, "cat", times[1]) == [SECOND]
+    assert fill(again, "dog", times[1]) == [SECOND]
     bring_in(run, again)
-    assert counted(run) == names() and not earlier_images(store, "pets")
-    assert stored_reviews(store, "pets").num_rows == COUNT + 1
-    for path in (first, again):  # of a second import nothing is new
+    assert counted(run) == names() and not set_reviews(store, "pets").earlier()
+    for path in (first, again):  # the same files again change nothing
         bring_in(run, path)
-    assert counted(run) == names()
-    if times[0] is not None:
-        assert stored_reviews(store, "pets").num_rows == COUNT + 1
+    assert stored_reviews(store, "pets").num_rows == COUNT + 1
+    found = {Path(str(one.uri)).name: one.labels for one in verdicts(store, "pets")}
+    assert found == {**dict.fromkeys(names(), ("cat",)), SECOND: ("dog",)}
+
+
+def test_the_same_answer_to_the_new_picture_is_another_one(run: str) -> None:
+    first = export(run)
+    fill(first, "cat", None)
+    bring_in(run, first)
+    replace_second(run)
+    again = export(run, "again")
+    fill(again, "cat", None)
+    bring_in(run, again)
+    assert counted(run) == names() and stored_reviews(Store(run), "pets").num_rows == COUNT + 1
 
 
 def test_it_is_told(run: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +135,8 @@ def test_it_is_told(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert beamclip("calibrate", run, "--target-precision", 0.5, "--confidence", 0.5, "--dry-run") == 0
     assert "1 audit images changed after their reviews" in capsys.readouterr().out
     out = Path(run).parent / "final"
-    assert beamclip("review", "final", run, "--write", "csv", "--output", out, "--quiet") == 0
+    assert beamclip("review", "final", run, "--write", "csv", "--output", out) == 0
+    assert "not counted                 1  images changed after their reviews" in capsys.readouterr().out
     facts = json.loads((out / "dataset.json").read_text())
     assert facts["reviews"]["of_earlier_pictures"] == 1 and facts["decided_by"]["reviewer"] == COUNT - 1
     assert "before the image changed" in (out / "DATASET_CARD.md").read_text()
@@ -147,16 +163,19 @@ def test_an_audit_misses_the_new_picture(run: str) -> None:
     assert audit_slots(store, "pets", images=COUNT, unreviewed="skip").skipped == 1
 
 
-def test_an_answer_from_before_that_comes_in_late_does_not_count(run: str) -> None:
+@pytest.mark.parametrize("time", ["2126-01-01", None])
+def test_an_answer_to_the_earlier_picture_that_comes_in_late_does_not_count(
+    run: str, time: str | None
+) -> None:
     first = export(run)
-    fill(first, "cat", "2126-01-01")
+    fill(first, "cat", time)
     replace_second(run)
-    export(run, "again")  # a newer queue, with the new picture
-    rows = {Path(str(row["uri"])).name: row for row in _queued(run)}
-    assert len(_queued(run)) == 2 * COUNT and rows[SECOND]["sha256"] is not None
-    fill(first, "cat", min(str(row["created_at"]) for row in _queued(run)))
+    again = export(run, "again")
     bring_in(run, first)
     assert counted(run) == names(SECOND)
+    fill(again, "dog", time)
+    bring_in(run, again)
+    assert counted(run) == names()
 
 
 def test_without_a_queue_the_picture_is_that_of_the_import(run: str) -> None:
@@ -167,6 +186,57 @@ def test_without_a_queue_the_picture_is_that_of_the_import(run: str) -> None:
     assert {row["sha256"] for row in read_reviews(Store(run)).to_pylist()} == {row["sha256"] for row in rows}
     replace_second(run)
     assert counted(run) == names(SECOND)
+    bring_in(run, given)  # known, whatever picture the run has now
+    assert counted(run) == names(SECOND)
+    (second,) = set_reviews(Store(run), "pets").earlier()
+    export(run)  # a queue holds the image, and is not what was answered
+    later = kit.answers(Path(run).parent / "later.csv", (second, "cat", "ann", "2126-01-02"))
+    bring_in(run, later)
+    assert counted(run) == names()
+
+
+def test_a_picture_that_is_no_sha256_is_rejected(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    image = read_ids(run)[0]
+    head = "image_id,labels,sha256"
+    given = kit.answers(Path(run).parent / "own.csv", (image, "dog", "1.2e+9"), head=head)
+    assert beamclip("review", "import", run, "--from", "csv", given) == 1
+    assert "the sha256 is '1.2e+9', expected 64 hex digits" in capsys.readouterr().out
+
+
+def test_of_an_id_that_several_inputs_have_reviews_stay(tmp_path: Path) -> None:
+    """Which of the two pictures was answered nobody knows; another image of the shard is replaced."""
+
+    def write(last: int) -> None:
+        with tarfile.open(tmp_path / "in" / "0.tar", "w") as tar:
+            for name, seed, key in (("a", 20, "a"), ("b", 6, "both"), ("c", 7, "both"), ("d", last, "d")):
+                content = {".jpg": image_bytes(make_image(seed)), ".json": json.dumps({"id": key}).encode()}
+                for suffix, data in content.items():
+                    member = tarfile.TarInfo(name + suffix)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        os.utime(tmp_path / "in" / "0.tar", ns=(last, last))
+
+    (tmp_path / "in").mkdir()
+    write(30)
+    run = str(tmp_path / "run")
+    prompts = kit.prompt_file(tmp_path, kit.PETS)
+    asked = ("--prompts", prompts, "--encoder", "fake", "--id-column", "id", "--quiet", "--output", run)
+    assert beamclip("label", "--input", tmp_path / "in", *asked) == 0
+    bring_in(
+        run,
+        kit.answers(tmp_path / "own.csv", *((key, "cat", "ann", "2026-01-01") for key in ("a", "both", "d"))),
+    )
+    write(31)
+    assert beamclip("label", "--output", run, "--resume", "--on-changed", "redo", "--quiet") == 0
+    assert sorted(one.image_id for one in verdicts(Store(run), "pets")) == ["a", "both"]
+
+
+def test_copies_are_of_the_pictures_that_were_embedded(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = Path(run).parent / "photos"
+    (photos / SECOND).write_bytes(image_bytes(make_image(99)))
+    asked = ("--to", "cvat", "--limit", COUNT, "--audit", COUNT, "--output", Path(run).parent / "out")
+    assert beamclip("review", "export", run, *asked, "--images", Path(run).parent / "copies") == 1
+    assert "1 of 8 images cannot be read any more, or have changed since" in capsys.readouterr().err
 
 
 def test_labels_of_another_runs_embeddings(run: str) -> None:
@@ -179,6 +249,11 @@ def test_labels_of_another_runs_embeddings(run: str) -> None:
     bring_in(view, first)
     replace_second(run)
     assert counted(view) == names(SECOND)
+    assert beamclip("label", "--from-run", run, "--output", view, "--resume", "--quiet") == 0
+    again = export(view, "again")
+    assert fill(again, "dog", "2126-01-01") == [SECOND]
+    bring_in(view, again)
+    assert counted(view) == names()
 
 
 def test_reviews_and_queues_from_before_pictures_were_known_count(run: str) -> None:
@@ -216,8 +291,8 @@ def test_carried_reviews_are_of_the_picture_that_they_were_given_to(run: str) ->
     assert read_reviews(Store(run), "beasts").num_rows == COUNT
 
 
-def _queued(run: str) -> list[dict[str, Any]]:
-    return [row for path in Path(run, "queues").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+def read_ids(run: str) -> list[str]:
+    return list(pq.read_table(f"{run}/embeddings").column("image_id").to_pylist())
 
 
 def _drop_column(path: Path) -> None:

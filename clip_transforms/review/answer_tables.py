@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: Its columns; those from `labels` on are the answer's, and come empty.
+#: Its columns; those from `labels` to `comment` are the answer's, and come empty. sha256: of the picture.
 ANSWER_COLUMNS = (
     "image_id",
     "uri",
@@ -13,6 +13,7 @@ ANSWER_COLUMNS = (
     "reviewed_at",
     "lead_time",
     "comment",
+    "sha256",
 )
 #: Between several labels of one cell.
 SEPARATOR = "|"

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from clip_transforms.review.queues import queue_names, read_queue
 from clip_transforms.review.report_data import sample_keys
-from clip_transforms.review.reviews import earlier_images, verdicts
+from clip_transforms.review.reviews import set_reviews
 from clip_transforms.storage import Store
 
 _GROWTH = 0.01  # of the images, since an audit was drawn, that is let pass
@@ -89,7 +89,8 @@ def audit_slots(
     sample random is which images are in it. But not where the unreviewed ones are left out, for then those
     that were reviewed because the model was unsure of them would be too many.
     """
-    reviewed = verdicts(store, set_name)
+    reviews = set_reviews(store, set_name)
+    reviewed = reviews.verdicts()
     answered = {verdict.image_id: verdict for verdict in reviewed if verdict.audit}
     answers = {verdict.image_id: verdict for verdict in reviewed if verdict.audit or unreviewed == "wrong"}
     queues = list(_queues(store, set_name))
@@ -120,7 +121,7 @@ def audit_slots(
         outdated=len(known - current),
         trained_on=len(current) - len(held),
         loose=len(loose),
-        earlier=len(missing & earlier_images(store, set_name)),
+        earlier=len(missing & reviews.earlier()),
     )
 
 

@@ -16,7 +16,7 @@ from clip_transforms.labelled import LabelledRun
 from clip_transforms.probe import read_probe
 from clip_transforms.prompts import NONE, PromptSet
 from clip_transforms.review.agreement import agrees
-from clip_transforms.review.reviews import Verdict, verdicts
+from clip_transforms.review.reviews import Verdict, set_reviews
 from clip_transforms.views import label_view
 from schemas.final import FINAL
 
@@ -73,9 +73,9 @@ class Decisions:
         probe = read_probe(run.store, run.tag) if run.label_set.probe else None
         self._learnt: frozenset[str] = frozenset(probe.figures.get("trained_on", ()) if probe else ())
         self._accepted_by = PROBE if run.label_set.probe else ACCEPTED
-        self.verdicts: Mapping[str, Verdict] = {
-            verdict.image_id: verdict for verdict in verdicts(run.store, self.prompts.name)
-        }
+        reviews = set_reviews(run.store, self.prompts.name)
+        self.verdicts: Mapping[str, Verdict] = {verdict.image_id: verdict for verdict in reviews.verdicts()}
+        self.earlier = reviews.earlier()  # images that changed after all of their reviews
         self._wanted = pa.array(list(self.verdicts), pa.string())
         self._known = {*self.prompts.classes, *self.prompts.groups, NONE}
         self._paths = self.prompts.paths()

@@ -14,7 +14,7 @@ import pyarrow as pa
 from clip_transforms.labelsets import label_set_tags, read_label_set
 from clip_transforms.review.answer_tables import ANSWER_COLUMNS
 from clip_transforms.review.importers.collect import review_id
-from clip_transforms.review.reviews import first_pictures, read_reviews, when
+from clip_transforms.review.reviews import first_pictures, read_reviews, stored_reviews, when
 from clip_transforms.storage import Store
 from clip_transforms.taxonomy import LabelMap
 from schemas.reviews import REVIEWS
@@ -32,6 +32,7 @@ class Hint:
     reviewer: str
     labels: tuple[str, ...]  # of the old set
     candidates: tuple[str, ...]
+    sha256: str | None = None  # of the picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ def migrate_reviews(store: Store, label_map: LabelMap, *, new_tag: str, now: dat
     was chosen stays; what was shown is of the old set, so it is left out. Memory: the reviews.
     """
     answered = _answered(store, label_map)
-    first = first_pictures(store, label_map.new.name)
+    first = first_pictures(stored_reviews(store, label_map.new.name))
     hashes = _prompt_hashes(store) | {new_tag: label_map.new.hash}
     latest: dict[tuple[str, str], dict[str, Any]] = {}
     for row in sorted(read_reviews(store, label_map.old.name).to_pylist(), key=when):
@@ -91,6 +92,7 @@ def hints_csv(hints: Sequence[Hint], *, tag: str, shown: Mapping[str, Sequence[s
     for hint in hints:
         row: dict[str, str] = dict.fromkeys(_CSV, "")
         row |= {"image_id": hint.image_id, "uri": hint.uri or "", "prompt_set": tag}
+        row |= {"sha256": hint.sha256 or ""}
         row |= {"shown": "|".join(shown.get(hint.image_id, ())), "candidates": "|".join(hint.candidates)}
         row |= {"earlier": f"{hint.reviewer}: {'|'.join(hint.labels) or '-'}"}
         writer.writerow([row[name] for name in _CSV])
@@ -117,6 +119,7 @@ def _hint(row: Mapping[str, Any], labels: tuple[str, ...], candidates: tuple[str
         reviewer=row["reviewer"],
         labels=labels,
         candidates=candidates,
+        sha256=row["sha256"],
     )
 
 

@@ -117,7 +117,7 @@ def read_images(
     images = Images()
     keys, wanted_ids = set(wanted), pa.array(sorted({i for i, _ in wanted}), pa.string())
     drawn: Lowest[tuple[tuple[str, str], ImageFacts]] = Lowest(sample)
-    columns = ("image_id", "uri", "width", "height", "format", "bytes", "caption")
+    columns = ("image_id", "uri", "width", "height", "format", "bytes", "caption", "sha256")
     for batch in iter_batches(store, names, columns):
         images.rows += batch.num_rows
         images.bytes += pc.sum(batch["bytes"]).as_py() or 0
@@ -146,6 +146,7 @@ def _facts(row: Mapping[str, Any]) -> ImageFacts:
         format=row["format"],
         bytes=row["bytes"],
         caption=row.get("caption"),
+        sha256=row.get("sha256"),
     )
 
 

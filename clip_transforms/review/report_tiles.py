@@ -117,6 +117,7 @@ def _image_data(images: Images, image_id: str, uri: str) -> dict[str, Any]:
         "link": report_format.link(uri),
         "image": shape,
         "caption": facts.caption if facts else None,
+        "sha256": facts.sha256 if facts else None,
     }
 
 

@@ -86,6 +86,7 @@ class ImageFacts:
     format: str
     bytes: int
     caption: str | None
+    sha256: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

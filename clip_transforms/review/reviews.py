@@ -80,16 +80,31 @@ def read_reviews(store: Store, set_name: str | None = None) -> pa.Table:
     return of_present_pictures(store, stored_reviews(store, set_name))
 
 
-def earlier_images(store: Store, set_name: str) -> set[str]:
-    """The ids of images whose reviews are all of an earlier picture."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SetReviews:
+    """The reviews of one set: all that are stored, and those that count."""
+
+    stored: pa.Table
+    counted: pa.Table
+
+    def verdicts(self) -> list[Verdict]:
+        """What those that count come to, by image id."""
+        return verdicts_of(self.counted)
+
+    def earlier(self) -> set[str]:
+        """The ids of images of which all reviews are of an earlier picture."""
+        return set(self.stored["image_id"].to_pylist()) - set(self.counted["image_id"].to_pylist())
+
+
+def set_reviews(store: Store, set_name: str) -> SetReviews:
+    """The same, read once."""
     stored = stored_reviews(store, set_name)
-    return _ids(stored) - _ids(of_present_pictures(store, stored))
+    return SetReviews(stored=stored, counted=of_present_pictures(store, stored))
 
 
-def first_pictures(store: Store, set_name: str) -> dict[str, str]:
+def first_pictures(stored: pa.Table) -> dict[str, str]:
     """By image id, the sha256 of the picture that its first review is of, where that is known."""
     found: dict[str, str] = {}
-    stored = stored_reviews(store, set_name)
     for image_id, sha256 in zip(stored["image_id"].to_pylist(), stored["sha256"].to_pylist(), strict=True):
         if sha256 is not None:
             found.setdefault(image_id, sha256)
@@ -133,10 +148,6 @@ def _verdict(rows: Sequence[dict[str, Any]]) -> Verdict:
 def when(row: dict[str, Any]) -> tuple[datetime, datetime]:
     """Of an answer without its own time, that of its import."""
     return (row["reviewed_at"] or row["imported_at"], row["imported_at"])
-
-
-def _ids(reviews: pa.Table) -> set[str]:
-    return set(reviews["image_id"].to_pylist())
 
 
 def _whole(table: pa.Table) -> pa.Table:

@@ -149,7 +149,13 @@ def _manifest(items: Sequence[Item], names: Sequence[str]) -> bytes:
                 "extension": path.suffix,
                 "width": item.width,
                 "height": item.height,
-                "meta": {"uri": item.uri, "image_id": item.image_id, "why": item.why, "scores": item.scores},
+                "meta": {
+                    "uri": item.uri,
+                    "image_id": item.image_id,
+                    "sha256": item.sha256,
+                    "why": item.why,
+                    "scores": item.scores,
+                },
             }
         )
     return b"".join(_json(line, indent=None) for line in lines)

@@ -54,13 +54,13 @@ def copy_images(items: Sequence[Item], folder: Store, load: Callable[[str], byte
     """Write the images of a queue into a folder, as they are encoded. Memory: _TOGETHER of them.
 
     load: the bytes behind a uri, or None. Raises ContractError, once all were tried, for those that cannot be
-    had any more; what was written stays.
+    had any more, or are not what the queue was made of; what was written stays.
     """
     missing: list[str] = []
 
     def copy(item: Item) -> str | None:
         data = load(item.uri)
-        if data is None:
+        if data is None or item.sha256 not in (None, hashlib.sha256(data).hexdigest()):
             return item.uri
         folder.write(_copy_name(item), data)
         return None
@@ -73,7 +73,7 @@ def copy_images(items: Sequence[Item], folder: Store, load: Callable[[str], byte
     if missing:
         some = ", ".join(missing[:_NAMED])
         raise ContractError(
-            f"{len(missing)} of {len(items)} images cannot be read any more: {some}"
+            f"{len(missing)} of {len(items)} images cannot be read any more, or have changed since: {some}"
             f"{', ...' if len(missing) > _NAMED else ''}; nothing was exported"
         )
 

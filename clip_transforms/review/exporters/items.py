@@ -40,6 +40,7 @@ class Item:
     position: int
     image_id: str
     uri: str
+    sha256: str | None
     width: int
     height: int
     format: str
@@ -114,6 +115,7 @@ def _item(
         position=row["position"],
         image_id=row["image_id"],
         uri=row["uri"],
+        sha256=row["sha256"],
         width=size["width"],
         height=size["height"],
         format=size["format"],

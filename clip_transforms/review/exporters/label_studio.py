@@ -92,6 +92,7 @@ def _task(item: Item, url: str, kind: str, queue: str) -> dict[str, Any]:
         "image": url,
         "image_id": item.image_id,
         "uri": item.uri,
+        "sha256": item.sha256,
         "scores": item.scores,
         "why": item.why,
         "source": f"{item.encoder}, {item.tag}",

@@ -42,7 +42,7 @@ def csv_documents(items: Sequence[Item], prompts: PromptSet, *, queue: str) -> l
     writer.writerow((*ANSWER_COLUMNS, *TOLD_COLUMNS))
     for item in items:
         shown = SEPARATOR.join(item.shown or ()) or ("-" if item.several and item.shown == () else "")
-        answer = (item.image_id, item.uri, item.tag, shown, *[""] * 5)
+        answer = (item.image_id, item.uri, item.tag, shown, *[""] * 5, item.sha256)
         writer.writerow((*answer, item.scores, item.margin, item.entropy, item.why, item.encoder, queue))
     return [Document(name=f"{queue}.csv", data=text.getvalue().encode())]
 

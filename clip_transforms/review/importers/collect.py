@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,15 +14,17 @@ import pyarrow as pa
 from clip_transforms.fingerprint import canonical_hash
 from clip_transforms.labelsets import read_label_set
 from clip_transforms.review.importers.answers import Answer, Reason, Rejected, Unanswered, UnfitError, Why
+from clip_transforms.review.importers.cvat import Named
 from clip_transforms.review.importers.images import Images, find_images
 from clip_transforms.review.importers.labels import LabelWords
 from clip_transforms.review.importers.selection import Selection, read_selections
 from clip_transforms.review.pictures import picture_hashes
-from clip_transforms.review.reviews import first_pictures
+from clip_transforms.review.reviews import first_pictures, stored_reviews
 from clip_transforms.storage import Store
 from schemas.reviews import REVIEWS
 
 UNNAMED = "unnamed"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +57,13 @@ def collect(
     *,
     source: str,
     reviewers: Reviewers,
-    ids: Mapping[str, str],
+    names: Mapping[str, Named],
     now: datetime,
 ) -> Collected:
     """Look up images, labels and selections of the answers to a label set; writes nothing.
 
-    tag: of the set in this run. source: of REVIEWS. ids: image ids by the names under which an exporter sent the
-    images out. Memory: the answers, and of the run what they name.
+    tag: of the set in this run. source: of REVIEWS. names: the images by the names under which an exporter sent
+    them out. Memory: the answers, and of the run what they name.
     """
     answers: list[Answer] = []
     rejected: list[Rejected] = []
@@ -73,7 +76,7 @@ def collect(
         elif isinstance(entry, Rejected):
             rejected.append(entry)
         else:
-            answers.append(_identified(entry, ids))
+            answers.append(_identified(entry, names))
     rows, unfit = _rows(store, tag, answers, source=source, reviewers=reviewers, now=now)
     rows, contradicting = _without_contradictions(rows)
     found = {row["review_id"]: row for row, _ in rows}
@@ -99,7 +102,8 @@ def review_id(
     """The same for the same answer, from whichever file and however often it comes.
 
     Of an answer without a time two things make it another one. audit: whether its image is drawn for an audit now, for
-    the audit asks again. picture: the sha256 of the answer's picture where the run's first ones are to another.
+    the audit asks again. picture: the sha256 that its file names, where the run's first
+    answers are to another picture.
 
     >>> review_id("a", "pets", ["cat"], "ann", None) == review_id("a", "pets", ["cat"], "ann", None)
     True
@@ -111,9 +115,11 @@ def review_id(
     return canonical_hash([image_id, set_name, sorted(labels), reviewer, when, *again])[:32]
 
 
-def _identified(answer: Answer, ids: Mapping[str, str]) -> Answer:
-    image_id = ids.get(answer.uri or "") if answer.image_id is None else None
-    return answer if image_id is None else replace(answer, image_id=image_id)
+def _identified(answer: Answer, names: Mapping[str, Named]) -> Answer:
+    named = names.get(answer.uri or "")
+    if named is None or answer.image_id not in (None, named.image_id):
+        return answer
+    return replace(answer, image_id=named.image_id, sha256=answer.sha256 or named.sha256)
 
 
 _Rows = list[tuple[dict[str, Any], Answer]]
@@ -126,7 +132,7 @@ def _rows(
     words = LabelWords(prompts)
     images = find_images(store, tag, answers)
     selections = read_selections(store, prompts.name, images.uris.keys(), task=prompts.task)
-    pictures = _Pictures(store, prompts.name, images, selections)
+    pictures = _Pictures(store, prompts.name, images, answers)
     rows: _Rows = []
     rejected = []
     for answer in answers:
@@ -160,7 +166,7 @@ def _row(
     if answer.shown is not None:  # the file itself knows best
         shown = words.shown(answer.shown, divided=answer.cell is not None)
     audit = selection is not None and selection.audit
-    sha256 = pictures.of(image_id, answer.reviewed_at)
+    sha256 = pictures.of(image_id, answer)
     return {
         "review_id": review_id(
             image_id,
@@ -169,7 +175,7 @@ def _row(
             reviewer,
             answer.reviewed_at,
             audit=audit,
-            picture=pictures.later(image_id, sha256),
+            picture=pictures.later(image_id, answer),
         ),
         "image_id": image_id,
         "uri": images.uris[image_id],
@@ -191,25 +197,26 @@ def _row(
 
 
 class _Pictures:
-    """The sha256 of the picture that an answer is to: what its queue held, without one what the run has now."""
+    """The sha256 of the picture that an answer is to: its file says so; else it is what the run has now."""
 
-    def __init__(
-        self, store: Store, set_name: str, images: Images, selections: Mapping[str, Selection]
-    ) -> None:
-        self._selections = {image_id: one for image_id, one in selections.items() if one.pictures}
-        others = images.uris.keys() - self._selections.keys()
-        found = picture_hashes(store, {(image_id, images.uris[image_id]) for image_id in others})
-        self._now = {image_id: sha256 for (image_id, _), sha256 in found.items()}
-        self._first = first_pictures(store, set_name)
+    def __init__(self, store: Store, set_name: str, images: Images, answers: Sequence[Answer]) -> None:
+        self._first = first_pictures(stored_reviews(store, set_name))
+        untold = any(answer.sha256 is None for answer in answers)
+        self._now = picture_hashes(store, images.uris) if untold else {}
 
-    def of(self, image_id: str, reviewed_at: datetime | None) -> str | None:
-        """None where nobody knows."""
-        selection = self._selections.get(image_id)
-        return selection.picture(reviewed_at) if selection else self._now.get(image_id)
+    def of(self, image_id: str, answer: Answer) -> str | None:
+        """None where nobody knows. Raises UnfitError for what is no sha256."""
+        if answer.sha256 is None:
+            return self._now.get(image_id)
+        found = answer.sha256.lower()
+        if not _SHA256.fullmatch(found):
+            raise UnfitError(Reason.BAD_ROW, f"the sha256 is {answer.sha256!r}, expected 64 hex digits")
+        return found
 
-    def later(self, image_id: str, sha256: str | None) -> str | None:
-        """This picture, if the first answers to the image that the run has were to another one."""
-        return sha256 if self._first.get(image_id, sha256) != sha256 else None
+    def later(self, image_id: str, answer: Answer) -> str | None:
+        """The picture that the file names, if the first answers to the image that the run has were to another one."""
+        named = self.of(image_id, answer) if answer.sha256 else None
+        return None if self._first.get(image_id, named) == named else named
 
 
 def _without_contradictions(rows: _Rows) -> tuple[_Rows, list[Rejected]]:

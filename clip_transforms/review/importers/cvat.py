@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from clip_transforms.elements import RequestError
@@ -41,21 +42,29 @@ def read_cvat(data: bytes, *, name: str, untouched: bool = False) -> Iterator[An
     raise RequestError(f"{name} has no <annotations>; expected 'CVAT for images 1.1'")
 
 
-def read_manifest(data: bytes, *, name: str) -> dict[str, str]:
-    """Image ids by file names (with and without suffix), of the manifest beside an exported task.
+class Named(NamedTuple):
+    """What a manifest says of a file: which image it is, and the sha256 of its picture."""
+
+    image_id: str
+    sha256: str | None
+
+
+def read_manifest(data: bytes, *, name: str) -> dict[str, Named]:
+    """Images by file names (with and without suffix), of the manifest beside an exported task.
 
     Raises RequestError where it is none. name: of the file, for messages.
 
     >>> read_manifest(b'{"name": "a", "extension": ".jpg", "meta": {"image_id": "7"}}', name="m")
-    {'a.jpg': '7', 'a': '7'}
+    {'a.jpg': Named(image_id='7', sha256=None), 'a': Named(image_id='7', sha256=None)}
     """
-    found: dict[str, str] = {}
+    found: dict[str, Named] = {}
     for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
         try:
             entry = json.loads(line) if line.strip() else {}
             meta = entry.get("meta") or {}
             if "name" in entry and "image_id" in meta:
-                key = str(meta["image_id"])
+                sha256 = meta.get("sha256")
+                key = Named(str(meta["image_id"]), None if sha256 is None else str(sha256))
                 found[f"{entry['name']}{entry.get('extension', '')}"] = key
                 found.setdefault(str(entry["name"]), key)
         except (ValueError, AttributeError, TypeError) as error:

@@ -126,6 +126,7 @@ def _answer(
         lead_time=seconds(annotation.get("lead_time")),
         comment="\n".join(comments) or None,
         prompt_set=_text(data.get("prompt_set")),
+        sha256=_text(data.get("sha256")),
         shown=tuple(_texts(shown)) if isinstance(shown := data.get("shown"), list) else None,
     )
 

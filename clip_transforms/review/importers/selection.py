@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +18,6 @@ from clip_transforms.storage import Store
 _COLUMNS = (
     "queue",
     "image_id",
-    "sha256",
     "label",
     "labels",
     "prompt_set",
@@ -34,10 +31,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Why one image was in a queue, and what was shown of it there: None where nothing was (blind, or no label).
-
-    pictures: of every queue that holds the image and knows its picture when it was made and the sha256; oldest first.
-    """
+    """Why one image was in a queue, and what was shown of it there: None where nothing was (blind, or no label)."""
 
     queue: str
     prompt_set: str
@@ -45,12 +39,6 @@ class Selection:
     probability: float
     audit: bool
     shown: tuple[str, ...] | None
-    pictures: tuple[tuple[datetime, str], ...] = ()
-
-    def picture(self, reviewed_at: datetime | None) -> str | None:
-        """The sha256 of what the newest queue before an answer held, else the oldest; without a time the newest."""
-        before = [sha256 for made, sha256 in self.pictures if reviewed_at is None or made <= reviewed_at]
-        return next(iter([*before[-1:], *(sha256 for _, sha256 in self.pictures)]), None)
 
 
 def read_selections(store: Store, set_name: str, ids: Collection[str], *, task: Task) -> dict[str, Selection]:
@@ -61,19 +49,13 @@ def read_selections(store: Store, set_name: str, ids: Collection[str], *, task: 
     """
     wanted = pa.array(sorted(ids), pa.string())
     found: dict[str, tuple[tuple[bool, str], Selection]] = {}
-    pictures: dict[str, list[tuple[datetime, str]]] = defaultdict(list)
     for batch in _batches(store, set_name):
         for row in batch.filter(pc.is_in(batch["image_id"], value_set=wanted)).to_pylist():
             rank = (row["audit"], row["created_at"].isoformat(timespec="microseconds"))
             known = found.get(row["image_id"])
             if known is None or rank > known[0]:
                 found[row["image_id"]] = (rank, _selection(row, task))
-            if row.get("sha256"):
-                pictures[row["image_id"]].append((row["created_at"], row["sha256"]))
-    return {
-        image_id: replace(selection, pictures=tuple(sorted(pictures[image_id])))
-        for image_id, (_, selection) in found.items()
-    }
+    return {image_id: selection for image_id, (_, selection) in found.items()}
 
 
 def audit_ids(store: Store, set_name: str) -> set[str]:

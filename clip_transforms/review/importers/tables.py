@@ -1,7 +1,7 @@
 """Answers of a review CSV: what the report's page downloads, and what people fill in with a spreadsheet.
 
 Columns: `image_id` or `uri`, `labels` (joined by `|`) or `label`; and, where there are any, `prompt_set`,
-`shown`, `reviewer`, `reviewed_at`, `lead_time`, `comment`. Others are passed over.
+`shown`, `reviewer`, `reviewed_at`, `lead_time`, `comment`, `sha256`. Others are passed over.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ def _answer(cells: Mapping[str, str], labels: str, *, place: str) -> Answer:
         comment=cell("comment"),
         prompt_set=cell("prompt_set"),
         shown=None if shown is None else _parts(shown),
+        sha256=cell("sha256"),
     )
 
 

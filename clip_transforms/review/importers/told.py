@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from clip_transforms.review.importers.answers import Reason, Rejected
 from clip_transforms.review.importers.selection import audit_ids
-from clip_transforms.review.reviews import Verdict, earlier_images, read_reviews, stored_reviews, verdicts
+from clip_transforms.review.reviews import Verdict, set_reviews
 from clip_transforms.storage import Store
 
 _REJECTED = ("place", "reason", "message", "image", "labels", "reviewer")
@@ -48,15 +48,16 @@ class Progress:
 
 def fresh(store: Store, set_name: str, reviews: pa.Table) -> Fresh:
     """Hold reviews against those that the run has."""
-    stored = stored_reviews(store, set_name)
+    found = set_reviews(store, set_name)
+    stored = found.stored
     have = pc.is_in(reviews["review_id"], value_set=stored["review_id"].combine_chunks())
     known = reviews.filter(have)
     latest = {
         (verdict.image_id, reviewer): labels
-        for verdict in verdicts(store, set_name)
+        for verdict in found.verdicts()
         for reviewer, labels in verdict.answers
     }
-    counted = set(read_reviews(store, set_name)["review_id"].to_pylist())
+    counted = set(found.counted["review_id"].to_pylist())
     outdated = sum(
         row["reviewed_at"] is None
         and row["review_id"] in counted
@@ -68,17 +69,17 @@ def fresh(store: Store, set_name: str, reviews: pa.Table) -> Fresh:
 
 def progress(store: Store, set_name: str) -> Progress:
     """Count what is stored."""
-    stored = read_reviews(store, set_name)
-    found = verdicts(store, set_name)
+    reviews = set_reviews(store, set_name)
+    found = reviews.verdicts()
     drawn = audit_ids(store, set_name)
     return Progress(
-        reviews=stored.num_rows,
+        reviews=reviews.counted.num_rows,
         images=len(found),
-        reviewers=len(set(stored["reviewer"].to_pylist())),
+        reviewers=len(set(reviews.counted["reviewer"].to_pylist())),
         conflicts=tuple(verdict for verdict in found if verdict.conflict),
         audit_drawn=len(drawn),
         audit_done=sum(verdict.image_id in drawn for verdict in found),
-        earlier=len(earlier_images(store, set_name)),
+        earlier=len(reviews.earlier()),
     )
 
 

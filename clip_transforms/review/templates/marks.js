@@ -1,7 +1,7 @@
 "use strict";
 // What the sheets show of the review: a mark on every tile that has an answer, and a bar of progress for each set.
 (() => {
-  const { all, make, book, sets, words, stateOf, count } = beamclip;
+  const { all, make, book, sets, words, answerTo, stateOf, count } = beamclip;
   const number = (value) => value.toLocaleString("en");
   const tiles = new Map(all(".tile").map((node) => [node.dataset.tile, node]));
   const frameOf = (item) => item.nodes[0].frame;
@@ -11,7 +11,7 @@
     given: (text) => `labelled ${text}`, skipped: () => "skipped",
   };
   const answered = (set, item) => {
-    const answer = book.get(set.tag, item.image);
+    const answer = answerTo(set, item);
     return words(set, (answer && answer.labels) || []);
   };
   // The answer in words, or nothing.

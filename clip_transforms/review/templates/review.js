@@ -1,7 +1,7 @@
 "use strict";
 // The review: each image in the dialog with its choices; the keys that answer, undo and go on.
 (() => {
-  const { all, make, bar, NONE, sets, book, detail, word, stateOf, count, frameOf, spoken, typing } = beamclip;
+  const { all, make, bar, NONE, sets, book, detail, word, answerTo, stateOf, count, frameOf, spoken, typing } = beamclip;
   const { dialog } = detail;
   const panel = dialog.querySelector(".answering"), guesses = dialog.querySelector(".guesses");
   const comment = document.getElementById("comment"), pick = document.getElementById("pick");
@@ -15,7 +15,7 @@
   };
   const draftKey = ({ set, item }) => `${set.tag} ${item.image}`;
   const draftOf = (at) => drafts.get(draftKey(at)) || {};
-  const answerOf = ({ set, item }) => book.get(set.tag, item.image);
+  const answerOf = ({ set, item }) => answerTo(set, item);
 
   // Seconds that an image was before the reader's eyes; a hidden window does not count.
   const watch = { of: null, sum: 0, since: 0 };
@@ -127,7 +127,7 @@
   };
   const record = (at, answer) => {
     const was = stateOf(at.set, at.item) === "skipped", text = draftOf(at).comment ?? (answerOf(at) && answerOf(at).comment);
-    const whole = { ...answer, shown: at.item.shown, by: book.word("reviewer"), at: new Date().toISOString(), lead: seconds(), ...(text ? { comment: text } : {}) };
+    const whole = { ...answer, shown: at.item.shown, by: book.word("reviewer"), at: new Date().toISOString(), lead: seconds(), ...(at.item.sha256 ? { sha256: at.item.sha256 } : {}), ...(text ? { comment: text } : {}) };
     drafts.delete(draftKey(at));
     book.put(at.set.tag, [[at.item.image, whole]]);
     say(`${nameOf(at.item)}: ${spoken(at.set, at.item)}. ${progress(at.set)}`);

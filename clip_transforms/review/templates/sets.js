@@ -3,7 +3,7 @@
 (() => {
   const { csv, data } = beamclip;
   const NONE = "__none__";
-  const COLUMNS = ["image_id", "uri", "prompt_set", "shown", "labels", "reviewer", "reviewed_at", "lead_time", "comment"];
+  const COLUMNS = ["image_id", "uri", "prompt_set", "shown", "labels", "reviewer", "reviewed_at", "lead_time", "comment", "sha256"];
   const review = JSON.parse(document.getElementById("review-data").textContent);
   const imageKey = (id, uri) => JSON.stringify([id, uri]);
   const same = (a, b) => a.length === b.length && [...a].sort().every((label, place) => label === [...b].sort()[place]);
@@ -18,7 +18,7 @@
     for (const [name, one] of Object.entries(data)) {
       if (!name.startsWith(`${anchor}-`)) continue;
       const image = imageKey(one.id, one.uri);
-      if (!byImage.has(image)) byImage.set(image, { image, id: one.id, uri: one.uri, shown: one.shown, top: one.top, tiles: [] });
+      if (!byImage.has(image)) byImage.set(image, { image, id: one.id, uri: one.uri, sha256: one.sha256 || "", shown: one.shown, top: one.top, tiles: [] });
       byImage.get(image).tiles.push(name);
       byTile.set(name, byImage.get(image));
     }
@@ -30,9 +30,14 @@
   const word = (id) => id === NONE ? "none of these" : id;
   const words = (set, ids) => ids.length ? ids.map(word).join(", ") : set.multi ? "none of them" : "no label";
 
+  // The answer to an image as the run has it now: one that was given to an earlier picture is none.
+  const answerTo = (set, item) => {
+    const answer = book.get(set.tag, item.image);
+    return answer && answer.sha256 && item.sha256 && answer.sha256 !== item.sha256 ? undefined : answer;
+  };
   // What became of an image: agreed, changed, given (no label was shown), skipped, or nothing yet.
   const stateOf = (set, item) => {
-    const answer = book.get(set.tag, item.image);
+    const answer = answerTo(set, item);
     if (!answer) return "";
     if (answer.skip) return "skipped";
     if (same(answer.labels, item.shown)) return "agreed";
@@ -68,12 +73,12 @@
     found.sort(([a], [b]) => (place.get(a) ?? Infinity) - (place.get(b) ?? Infinity));
     return csv.write([COLUMNS, ...found.map(([image, answer]) => {
       const [id, uri] = JSON.parse(image);
-      return [id, uri, set.tag, join(set, answer.shown || []), join(set, answer.labels), answer.by || "", answer.at || "", answer.lead === undefined ? "" : String(answer.lead), answer.comment || ""];
+      return [id, uri, set.tag, join(set, answer.shown || []), join(set, answer.labels), answer.by || "", answer.at || "", answer.lead === undefined ? "" : String(answer.lead), answer.comment || "", answer.sha256 || ""];
     })]);
   };
   const answerOf = (set, shown, labels, cells) => {
     const lead = parseFloat(cells.lead_time);
-    const answer = { labels, shown, by: cells.reviewer, at: cells.reviewed_at, comment: cells.comment };
+    const answer = { labels, shown, by: cells.reviewer, at: cells.reviewed_at, comment: cells.comment, ...(cells.sha256 ? { sha256: cells.sha256 } : {}) };
     return Number.isFinite(lead) ? { ...answer, lead } : answer;
   };
   const readRow = (set, cells) => {
@@ -86,7 +91,7 @@
     if (!known && !(cells.image_id && cells.uri)) return { why: "of images that the page does not show" };
     const image = known ? known.image : imageKey(cells.image_id, cells.uri);
     const answer = answerOf(set, known ? known.shown : split(set, cells.shown) || [], labels, cells);
-    const before = book.get(set.tag, image);
+    const before = known ? answerTo(set, known) : book.get(set.tag, image);
     if (before && !before.skip && (Date.parse(before.at) || 0) > (Date.parse(answer.at) || 0)) return { why: "older than the answers here" };
     if (before && !before.skip && JSON.stringify([before.labels, before.by, before.at]) === JSON.stringify([labels, answer.by, answer.at])) return { why: "that were here already" };
     return { image, answer };
@@ -110,5 +115,5 @@
     return [`${number} answer${number === 1 ? "" : "s"} loaded`, ...[...left].map(([why, rows]) => `left out: ${rows} ${why}`)].join("; ");
   };
 
-  Object.assign(beamclip, { NONE, run: review.run, sets, book, word, words, stateOf, count, toCsv, fromCsv, same });
+  Object.assign(beamclip, { NONE, run: review.run, sets, book, word, words, answerTo, stateOf, count, toCsv, fromCsv, same });
 })();
