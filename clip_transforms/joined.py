@@ -64,12 +64,23 @@ def list_blocks(embeddings: Store, views: Sequence[tuple[View, Store]]) -> list[
     return blocks
 
 
+def is_joined(embeddings: Store, view: View, store: Store) -> bool:
+    """Whether every embedded image has its row of the view: counts alone do not tell rows of earlier embeddings."""
+    try:
+        list_blocks(embeddings, [(view, store)])
+    except ContractError:
+        return False
+    return True
+
+
 def _mend(view: View, store: Store, embeddings: Store) -> str:
-    """What labels the rest."""
-    if not view.folder.startswith("labels/"):
+    """What makes the rest."""
+    labels = view.folder.startswith("labels/")
+    if not labels and store.root == embeddings.root:
         return ""
     source = "" if store.root == embeddings.root else f"--from-run {shlex.quote(embeddings.root)} "
-    return f"; `beamclip label {source}--output {shlex.quote(store.root)} --resume` labels the rest"
+    command, does = ("label", "labels") if labels else ("filter", "scores")
+    return f"; `beamclip {command} {source}--output {shlex.quote(store.root)} --resume` {does} the rest"
 
 
 def _slices(store: Store, view: View, rows: Mapping[str, int]) -> dict[str, Slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,8 +56,8 @@ class UnitState:
 
         Counted within the unit: attempts that saw the same failures want the same commit, and one wins.
         """
-        numbers = (live.commit.number for live in self.commits if live.commit.task.startswith("retry-"))
-        return max(numbers, default=0) + 1
+        numbers = {live.commit.number for live in self.commits if live.commit.task.startswith("retry-")}
+        return next(number for number in itertools.count(1) if number not in numbers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from clip_transforms.config import RunConfig, UnitReport
 from clip_transforms.elements import ContractError, WorkUnit
 from clip_transforms.engine import Engine, EngineStats, engine_for
 from clip_transforms.labelling import Labeller, LabelMaker
-from clip_transforms.live import LiveCommit, UnitState, unit_state
+from clip_transforms.live import UnitState, unit_state
 from clip_transforms.memory import limit_malloc, release_memory
 from clip_transforms.pairs.scores import PairScorer
 from clip_transforms.rows import UnitRows
@@ -192,9 +192,12 @@ class Worker:
         gone: tuple[str, ...] = ()
         if self._config.embeddings_run:  # what was embedded there since has no rows here yet
             own = unit_state(self._store, unit)
-            done = {name for live in own.commits if _of(live, view) for name in live.commit.sources}
-            now = {part.name for part in pending.state.parts(EMBEDDINGS)}
-            todo = tuple(part for part in pending.state.parts(EMBEDDINGS) if part.name not in done)
+            source = unit_state(
+                self._embeddings, unit
+            )  # after the own one: it knows all that those rows are of
+            done = {name for live in own.commits if view.folder in live.parts for name in live.commit.sources}
+            now = {part.name for part in source.parts(EMBEDDINGS)}
+            todo = tuple(part for part in source.parts(EMBEDDINGS) if part.name not in done)
             gone = tuple(
                 part.name
                 for live in own.commits
@@ -244,11 +247,6 @@ class Worker:
                 f"the first {times} inputs all failed with {reason} ({rows.example}); the job was stopped. What was "
                 "written stays: mend the cause, then run --resume --retry-failed"
             )
-
-
-def _of(live: LiveCommit, view: View) -> bool:
-    """Whether a commit is the view's, or has rows of it."""
-    return live.commit.task == view.task or view.folder in live.parts
 
 
 def _carries(state: UnitState, view: View) -> bool:

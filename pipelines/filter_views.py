@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clip_transforms.joined import is_joined
 from clip_transforms.labelsets import LabelSet, label_set_tags
 from clip_transforms.live import Counts, count
 from clip_transforms.pairs.config import SelectConfig
@@ -45,7 +46,10 @@ def locate_views(rules: RuleSet | None, *, store: Store, source: Store, fresh: b
     views, missing = [], []
     for view in (PAIRS, *sets):
         if separate and not fresh and _has(store, view):
-            run, complete = store, _rows(count(store), view) == theirs.embedded
+            run, complete = (
+                store,
+                _rows(count(store), view) == theirs.embedded and is_joined(source, view, store),
+            )
         else:
             complete = _has(source, view) and _rows(theirs, view) == theirs.embedded
             run = source if complete else store

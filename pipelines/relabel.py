@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from clip_transforms.accounting import summarise
 from clip_transforms.config import RunConfig
 from clip_transforms.evaluation.judges import TextModel
+from clip_transforms.joined import is_joined
 from clip_transforms.labelled import embeddings_store
 from clip_transforms.labelsets import LabelSet, keep_label_set, label_set_tags, read_label_set
 from clip_transforms.storage import Store
+from clip_transforms.views import label_view
 from pipelines.closing import run_and_close
 from pipelines.from_run import check_complete, check_source, no_sources
 from pipelines.job import Job, encoder_spec, engine_options, stored_identity
@@ -97,9 +98,8 @@ def relabel(
 
 def _unfinished(store: Store, source: str, *, but: str) -> tuple[LabelSet, ...]:
     """The other sets of the run that not every embedded image has a label of."""
-    counts = summarise(store)
-    labelled, images = counts["labels"], counts["embedded"]
-    if source != store.root:
-        images = summarise(Store(source, store.storage_options))["embedded"]
-    tags = (tag for tag in label_set_tags(store) if tag != but and labelled.get(tag) != images)
-    return tuple(read_label_set(store, tag) for tag in tags)
+    embeddings = Store(source, store.storage_options)
+    tags = (tag for tag in label_set_tags(store) if tag != but)
+    return tuple(
+        read_label_set(store, tag) for tag in tags if not is_joined(embeddings, label_view(tag), store)
+    )

@@ -26,7 +26,7 @@ from clip_transforms.commits import (
     write_commit,
 )
 from clip_transforms.elements import ContractError, RequestError, StoreError
-from clip_transforms.live import Counts, count, live_parts, unit_state
+from clip_transforms.live import Counts, count, live_parts, resolve_unit, unit_state
 from clip_transforms.plan import Extension, close_extension
 from clip_transforms.sink import Part
 from clip_transforms.storage import Store, StoredObject
@@ -298,6 +298,15 @@ def test_a_retry_supersedes_the_failures_it_names(store: Store) -> None:
     sweep(store, [UNIT])
     assert count(store).inputs == 5 and live_ids(store, "failures") == ["e"]
     assert len(listed_parts(store)) == 4
+
+
+def test_who_missed_the_first_retry_asks_for_its_number(store: Store) -> None:
+    """Read while another attempt wrote two of them: the first as absent, the second as there. It must lose."""
+    first(store)
+    retry(store, embedded=["c"], failed=["d", "e"])
+    retry(store, embedded=["d"], failed=["e"], number=2)
+    commits = [commit for task in ("embed", "retry-2") if (commit := read_commit(store, task, UNIT))]
+    assert resolve_unit(commits[:1]).next_retry == 1 == resolve_unit(commits).next_retry
 
 
 def test_a_redo_supersedes_the_whole_unit(store: Store) -> None:

@@ -229,6 +229,23 @@ def test_shards_that_changed_are_scored_anew(tmp_path: Path) -> None:
     assert beamclip("status", run) == 0
 
 
+def test_a_selection_from_another_run_follows_what_it_reads_again(tmp_path: Path) -> None:
+    """As many images as before, so that no count tells; then one set of rows an image, of the present ones."""
+    source, run, view, fresh = (tmp_path / name for name in ("input", "run", "view", "fresh"))
+    source.mkdir()
+    write_shards(source, captions="words")
+    given = ("--input", source, "--format", "webdataset", "--encoder", "fake", "--quiet", "--output", run)
+    assert beamclip("embed", *given) == 0
+    chosen = ("--from-run", run, "--keep-top", "0.5")
+    assert filtered(*chosen, "--output", view) == 0
+    write_shards(source, captions="other words", seed=50)
+    assert beamclip("embed", "--output", run, "--resume", "--on-changed", "redo", "--quiet") == 0
+    assert filtered("--from-run", run, "--output", view, "--resume") == 0
+    assert filtered(*chosen, "--output", fresh) == 0
+    assert data(view) == data(fresh) and len(rows(view, "scores")) == 20
+    assert beamclip("status", view) == 0
+
+
 def test_the_public_names_are_these() -> None:
     from clip_transforms import pairs
 

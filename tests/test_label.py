@@ -13,8 +13,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from clip_transforms.elements import WorkUnit
 from clip_transforms.lease import Lease
 from clip_transforms.storage import Store
+from clip_transforms.units import PendingUnit, Worker
 from schemas.embeddings import embeddings_schema
 from schemas.failures import FAILURES
 from schemas.labels import LABELS
@@ -23,6 +25,8 @@ from tests.helpers import image_bytes, make_image, write_images
 from tests.runs import all_rows, beamclip, rows, summary, written
 
 FAKE = ("--encoder", "fake", "--quiet")
+
+ROOT = Path(__file__).parent.parent
 
 
 def label(images: Path, run: Path, *more: object) -> int:
@@ -219,6 +223,36 @@ def test_labels_of_another_run_follow_what_it_reads_again(images: Path, tmp_path
     parts = [name for name in written(view) if "/part-" in name]
     assert beamclip("label", "--from-run", run, "--output", view, "--resume", "--quiet") == 0
     assert [name for name in written(view) if "/part-" in name] == parts
+
+
+@pytest.mark.slow
+def test_a_stale_launcher_does_not_undo_what_a_newer_one_made_of_the_views(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looked at a unit without embeddings; the other run is read again, and labelled by another launcher."""
+    run, view = tmp_path / "run", tmp_path / "view"
+    sound = {path: path.read_bytes() for path in images.iterdir()}
+    for path in sound:
+        path.write_bytes(b"x")
+    assert label(images, run, "--max-failure-rate", "1") == 0
+    asked = ("label", "--from-run", run, "--prompts", "everyday", "--output", view, "--quiet")
+    start = Worker.start
+
+    def late(worker: Worker, unit: WorkUnit) -> PendingUnit:
+        found = start(worker, unit)
+        if not found.state.parts("embeddings"):
+            for path, data in sound.items():
+                path.write_bytes(data)
+            cli = [sys.executable, "-m", "pipelines.cli"]
+            redo = ("label", "--output", run, "--resume", "--on-changed", "redo", "--quiet")
+            for command in (redo, (*asked, "--resume", "--take-over")):
+                subprocess.run([*cli, *map(str, command)], cwd=ROOT, check=True)
+        return found
+
+    monkeypatch.setattr(Worker, "start", late)
+    assert beamclip(*asked) == 0
+    (tag,) = (path.name for path in (view / "labels").iterdir())
+    assert len(rows(view, f"labels/{tag}")) == 12 == summary(view)["labels"][tag]
 
 
 def test_retry_failed_redoes_failures_alone(images: Path, tmp_path: Path) -> None:
