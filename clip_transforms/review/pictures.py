@@ -1,5 +1,6 @@
-"""Which picture a review is of. An object may be replaced, and `--on-changed redo` then reads it again: the image keeps
-its id, and an answer that was given to the earlier picture says nothing of the new one.
+"""Which picture a review is of: an answer that was given to an earlier one says nothing of the present one.
+
+An object may be replaced, and `--on-changed redo` then reads it again; the image keeps its id.
 """
 
 from __future__ import annotations
