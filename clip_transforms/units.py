@@ -192,9 +192,8 @@ class Worker:
         gone: tuple[str, ...] = ()
         if self._config.embeddings_run:  # what was embedded there since has no rows here yet
             own = unit_state(self._store, unit)
-            source = unit_state(
-                self._embeddings, unit
-            )  # after the own one: it knows all that those rows are of
+            # Read after the own one, so that it knows all that those rows are of.
+            source = unit_state(self._embeddings, unit)
             done = {name for live in own.commits if view.folder in live.parts for name in live.commit.sources}
             now = {part.name for part in source.parts(EMBEDDINGS)}
             todo = tuple(part for part in source.parts(EMBEDDINGS) if part.name not in done)

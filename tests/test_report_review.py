@@ -271,6 +271,12 @@ def test_an_answer_to_an_earlier_picture_is_none_to_the_new_one(tmp_path: Path, 
     tab.press("2", "Escape")
     found = {Path(row["uri"]).name: (row["labels"], row["sha256"]) for row in download(tab, tag)}
     assert found == {"image00000.jpg": ("dog", "1" * 64), "image00001.jpg": ("cat", "0" * 64)}
+    older = tmp_path / "older.csv"
+    rows = [[images[0].image_id, images[0].path, tag, "cat", "2126-01-01T00:00:00Z", "0" * 64]]
+    head = ["image_id", "uri", "prompt_set", "labels", "reviewed_at", "sha256"]
+    older.write_text("\n".join(",".join(row) for row in [head, *rows]))
+    loaded(tab, older, "0 answers loaded; left out: 1 to an earlier picture.")
+    assert ("image00000.jpg", "dog") in answers(tab, tag)
 
 
 def test_names_come_through_the_csv_exactly_and_back(tmp_path: Path, tab: Tab) -> None:

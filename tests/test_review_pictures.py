@@ -266,10 +266,7 @@ def test_reviews_and_queues_from_before_pictures_were_known_count(run: str) -> N
         _drop_column(path)
     replace_second(run)
     assert counted(run) == names() and len(verdicts(Store(run), "pets")) == COUNT
-    told = [
-        (row["image_id"], "dog", "bob", "2126-01-01")
-        for row in pq.read_table(f"{run}/embeddings").to_pylist()
-    ]
+    told = [(image_id, "dog", "bob", "2126-01-01") for image_id in read_ids(run)]
     bring_in(run, kit.answers(Path(run).parent / "own.csv", *told))
     assert read_reviews(Store(run)).num_rows == 2 * COUNT
 

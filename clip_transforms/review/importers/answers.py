@@ -43,8 +43,8 @@ class Answer:
     place: the file and the row, for messages. uri may be a file name. labels: each as a path from the root, a
     plain label is a path of one. left: predictions that stand beside them and that nobody touched; in a
     multi-label set they are labels too. cell: the labels as they stand in a table, where one label may hold what
-    divides several. prompt_set: the tag that was shown; shown: the labels that were, sha256: of the picture, if the
-    file says.
+    divides several. prompt_set: the tag that was shown; shown: the labels that were; sha256: of the picture; each
+    if the file says.
     """
 
     place: str

@@ -101,9 +101,8 @@ def review_id(
 ) -> str:
     """The same for the same answer, from whichever file and however often it comes.
 
-    Of an answer without a time two things make it another one. audit: whether its image is drawn for an audit now, for
-    the audit asks again. picture: the sha256 that its file names, where the run's first
-    answers are to another picture.
+    Of an answer without a time two things make it another one. audit: whether its image is drawn for an audit now,
+    for the audit asks again. picture: the sha256 that its file names, where the run's first answers are to another.
 
     >>> review_id("a", "pets", ["cat"], "ann", None) == review_id("a", "pets", ["cat"], "ann", None)
     True

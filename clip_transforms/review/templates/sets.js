@@ -89,6 +89,7 @@
     const known = cells.image_id && cells.uri ? set.byImage.get(imageKey(cells.image_id, cells.uri))
       : set.items.find((item) => cells.image_id ? item.id === cells.image_id : item.uri === cells.uri);
     if (!known && !(cells.image_id && cells.uri)) return { why: "of images that the page does not show" };
+    if (known && cells.sha256 && known.sha256 && cells.sha256 !== known.sha256) return { why: "to an earlier picture" };
     const image = known ? known.image : imageKey(cells.image_id, cells.uri);
     const answer = answerOf(set, known ? known.shown : split(set, cells.shown) || [], labels, cells);
     const before = known ? answerTo(set, known) : book.get(set.tag, image);
